@@ -1,0 +1,65 @@
+# Needs make and Python 3.11 (or later), nothing else: every target first builds its environment.
+
+PYTHON ?= $(shell python3.11 -c 'print("python3.11")' 2>/dev/null || echo python3)
+JOBS ?= 2
+
+VENV := .venv
+READY := $(VENV)/.ready
+BIN := $(VENV)/bin
+SOURCES := $(wildcard src tests examples benchmarks)
+EXAMPLES := $(sort $(wildcard examples/*.py))
+
+export MPLBACKEND := Agg
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.PHONY: help .venv demo test check format-check lint types doctest examples bench format clean
+
+help:  ## List these targets
+	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.venv: $(READY)  ## Create or update the environment in .venv
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(READY)  ## Compare four algorithms on one data set and draw demo.png
+	$(BIN)/hemiola compare breast_cancer --algorithms ssgd,model-averaging,bmuf,easgd \
+		--workers 4 --rounds 300 --plot demo.png
+
+# The order matters: cheap checks first, the tests and their summary last.
+check: format-check lint types doctest examples test  ## Check everything, as CI does
+
+format-check: $(READY)  ## Check the formatting
+	$(BIN)/ruff format --check $(SOURCES)
+
+lint: $(READY)  ## Check the style
+	$(BIN)/ruff check $(SOURCES)
+
+types: $(READY)  ## Check the types
+	$(BIN)/mypy
+
+doctest: $(READY)  ## Run the examples in docstrings
+	$(BIN)/pytest --doctest-modules src
+
+examples: $(READY)  ## Run every script in examples/, shortened
+	@set -e; for example in $(EXAMPLES); do \
+		echo "$(BIN)/python $$example"; HEMIOLA_QUICK=1 $(BIN)/python $$example; \
+	done
+
+test: $(READY)  ## Run the tests, JOBS files at a time
+	$(BIN)/pytest tests -n $(JOBS) --dist loadfile
+
+bench: $(READY)  ## Measure rounds per second
+	$(BIN)/python benchmarks/rounds_per_second.py
+
+format: $(READY)  ## Format the code and sort its imports
+	$(BIN)/ruff check --select I --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+clean:  ## Remove what was generated, except the environment
+	rm -rf build dist demo.png .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find $(SOURCES) -type d -name __pycache__ -prune -exec rm -rf {} +

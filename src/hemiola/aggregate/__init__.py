@@ -1,0 +1,9 @@
+"""The aggregation module: what the server does with what the workers send."""
+
+from hemiola.aggregate.average import Average
+from hemiola.aggregate.block_momentum import BlockMomentum
+from hemiola.aggregate.center import Center
+from hemiola.aggregate.descend import Descend
+from hemiola.aggregate.reduce import Sum, WeightedMean
+
+__all__ = ["Average", "BlockMomentum", "Center", "Descend", "Sum", "WeightedMean"]

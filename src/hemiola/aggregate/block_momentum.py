@@ -1,0 +1,45 @@
+"""The server of blockwise model-update filtering: momentum on what a round changed."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+from annotated_types import Gt, Interval
+
+from hemiola.algorithm import Info
+from hemiola.component import component
+from hemiola.types import Array, Message, State, freeze
+
+
+@component
+class BlockMomentum:
+    """G = mean - start;  delta <- eta delta + zeta G;  W <- W + delta;  start <- W (+ eta delta).
+
+    ``eta`` is the block momentum, 1 - 1/K when None; ``zeta`` the block learning rate. With
+    ``nesterov`` the workers start the next block at the look-ahead point W + eta delta, which is
+    kept apart from W: W is the model to evaluate. Other averaged arrays are sent back as they are.
+    """
+
+    eta: Annotated[float, Interval(ge=0, lt=1)] | None = None
+    zeta: Annotated[float, Gt(0)] = 1.0
+    nesterov: bool = True
+
+    def init(self, w0: Array, workers: int) -> tuple[State, Message]:
+        down = freeze(w=w0.copy())
+        state = {"w": down["w"], "start": down["w"], "delta": np.zeros_like(w0)}
+        return state, down
+
+    def update(self, state: State, up: Message, info: Info) -> tuple[State, Message]:
+        eta = 1 - 1 / info.n_workers if self.eta is None else self.eta
+        delta = state["delta"]
+        delta *= eta
+        delta += self.zeta * (up["w"] - state["start"])
+        w = state["w"] + delta
+        start = w + eta * delta if self.nesterov else w
+        w.setflags(write=False)
+        down = freeze(**{**up, "w": start})
+        return {"w": w, "start": start, "delta": delta}, down
+
+    def model(self, state: State) -> Array:
+        return state["w"]

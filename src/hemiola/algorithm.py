@@ -1,0 +1,105 @@
+"""An algorithm is four modules side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+from annotated_types import Ge, Interval
+
+from hemiola.communicate import Discipline
+from hemiola.component import component
+from hemiola.contracts import Aggregate, Local, Objective, Partition, Reduce, Source
+from hemiola.dataset import Batch
+from hemiola.types import Array
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """A distributed learning algorithm.
+
+    ``partition``    deals the samples to the workers;
+    ``local``        is what a worker does alone;
+    ``communicate``  says when messages move (:mod:`hemiola.communicate`);
+    ``reduce``       joins the messages of one round, where there are rounds;
+    ``aggregate``    is what the server does with the outcome.
+    """
+
+    name: str
+    partition: Partition
+    local: Local
+    communicate: Discipline
+    reduce: Reduce
+    aggregate: Aggregate
+
+
+@component
+class MiniBatch:
+    """How a worker draws samples from its shard.
+
+    ``size``  a count, or a fraction of the shard in (0, 1), or None for the whole shard.
+    ``draw``  ``shuffled``: without replacement, in an order that is new every epoch; the last
+              batch of an epoch may be short;
+              ``replacement``: independently and uniformly, so a batch may hold a sample twice;
+              ``bernoulli``: each sample with probability size / n_k, so the batch size varies and
+              may be 0.
+    """
+
+    size: Annotated[int, Ge(1)] | Annotated[float, Interval(gt=0, lt=1)] | None = 0.1
+    draw: Literal["shuffled", "replacement", "bernoulli"] = "shuffled"
+
+    def count(self, n: int) -> int:
+        """Samples drawn from a shard of n.
+
+        >>> MiniBatch(0.1).count(99), MiniBatch(32).count(20), MiniBatch(None).count(20)
+        (10, 20, 20)
+        """
+        if self.size is None:
+            return n
+        return min(n, max(1, round(self.size * n)) if self.size < 1 else int(self.size))
+
+    def fraction(self, n: int) -> float:
+        """The share of a shard of n that a batch holds on average."""
+        if self.size is None:
+            return 1.0
+        return self.size if self.size < 1 else min(1.0, self.size / n)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a worker is told: who it is, how many tasks it did before, and what to learn from."""
+
+    worker: int
+    step: int
+    n_workers: int
+    seed: int
+    objective: Objective
+    source: Source
+
+    def batch(self, t: int, mini_batch: MiniBatch) -> Batch:
+        """This worker's t-th mini-batch."""
+        return self.source.batch(self.worker, t, mini_batch)
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """What a server is told about one ``up``.
+
+    ``step``       updates applied before this one;
+    ``workers``    whose work the message holds (one worker, or the members of a round);
+    ``weight``     how much it stands for, in samples;
+    ``staleness``  updates applied since the sender read its model (0 in synchronous rounds).
+    """
+
+    step: int
+    workers: Sequence[int]
+    weight: float
+    staleness: int
+    n_workers: int
+
+
+def weight_of(n: float) -> Array:
+    """A message's ``weight`` entry."""
+    return np.array(float(n))

@@ -1,0 +1,168 @@
+"""Algorithms by name and options as text: what the command line and the estimators build from.
+
+An option addresses a parameter of the recipe or, by a dot, a field of one of its components:
+``steps=5``, ``optimizer=adam``, ``optimizer.lr=0.01``, ``partition=dirichlet``,
+``partition.alpha=0.3``. Common fields have short names: ``lr``, ``momentum``, ``schedule``,
+``batch_size`` and ``draw``.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from hemiola import optim, partition
+from hemiola.algorithm import Algorithm, MiniBatch
+from hemiola.algorithms.asgd import PAPER as ASGD
+from hemiola.algorithms.asgd import asgd
+from hemiola.algorithms.bmuf import PAPER as BMUF
+from hemiola.algorithms.bmuf import bmuf
+from hemiola.algorithms.easgd import PAPER as EASGD
+from hemiola.algorithms.easgd import eamsgd, easgd
+from hemiola.algorithms.fedavg import PAPER as FEDAVG
+from hemiola.algorithms.fedavg import fedavg
+from hemiola.algorithms.model_averaging import ONE_SHOT_PAPER as ONE_SHOT
+from hemiola.algorithms.model_averaging import PAPER as AVERAGING
+from hemiola.algorithms.model_averaging import model_averaging, one_shot_averaging
+from hemiola.algorithms.ssgd import PAPER as SSGD
+from hemiola.algorithms.ssgd import ssgd
+from hemiola.errors import OptionError, nearest
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A named way to build an algorithm with its defaults."""
+
+    name: str
+    make: Callable[..., Algorithm]
+    paper: str
+
+    @property
+    def summary(self) -> str:
+        """The first sentence of the recipe's documentation."""
+        return (inspect.getdoc(self.make) or "").splitlines()[0].rstrip(".")
+
+    @property
+    def parameters(self) -> Mapping[str, inspect.Parameter]:
+        return inspect.signature(self.make).parameters
+
+
+_ALL = (
+    Recipe("ssgd", ssgd, SSGD),
+    Recipe("model-averaging", model_averaging, AVERAGING),
+    Recipe("one-shot-averaging", one_shot_averaging, ONE_SHOT),
+    Recipe("fedavg", fedavg, FEDAVG),
+    Recipe("bmuf", bmuf, BMUF),
+    Recipe("easgd", easgd, EASGD),
+    Recipe("eamsgd", eamsgd, EASGD),
+    Recipe("asgd", asgd, ASGD),
+)
+RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in _ALL}
+
+COMPONENTS: Mapping[str, Mapping[str, type]] = {
+    "optimizer": {
+        "sgd": optim.SGD,
+        "heavy-ball": optim.HeavyBall,
+        "nesterov": optim.Nesterov,
+        "adagrad": optim.Adagrad,
+        "adam": optim.Adam,
+        "adamw": optim.AdamW,
+    },
+    "schedule": {
+        "constant": optim.Constant,
+        "step": optim.Step,
+        "inverse-sqrt": optim.InverseSqrt,
+        "cosine": optim.Cosine,
+        "warm-up": optim.WarmUp,
+    },
+    "partition": {
+        "shuffle-split": partition.ShuffleSplit,
+        "random-sampling": partition.RandomSampling,
+        "contiguous": partition.Contiguous,
+        "by-label": partition.ByLabel,
+        "dirichlet": partition.Dirichlet,
+        "whole": partition.Whole,
+    },
+    "batch": {"mini-batch": MiniBatch},
+}
+
+SHORT_NAMES: Mapping[str, str] = {
+    "lr": "optimizer.lr",
+    "momentum": "optimizer.momentum",
+    "schedule": "optimizer.schedule",
+    "batch_size": "batch.size",
+    "draw": "batch.draw",
+}
+
+_ITSELF = ""
+_Tree = dict[str, Any]
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe of this name; raises :class:`OptionError` with the nearest match."""
+    if name not in RECIPES:
+        raise OptionError(f"there is no algorithm {name!r}; {nearest(name, RECIPES)}")
+    return RECIPES[name]
+
+
+def build(name: str, options: Mapping[str, Any] | None = None) -> Algorithm:
+    """An algorithm by name, with options given as text or as values.
+
+    >>> build("bmuf", {"steps": "5", "optimizer": "adam", "lr": 0.01}).local.optimizer.lr
+    0.01
+    >>> build("bmuf", {"etta": 0.5})
+    Traceback (most recent call last):
+        ...
+    hemiola.errors.OptionError: bmuf has no option 'etta'; did you mean 'eta'?
+    """
+    chosen = recipe(name)
+    parameters = chosen.parameters
+    tree: _Tree = {}
+    for key, value in (options or {}).items():
+        head = key.split(".")[0]
+        path = SHORT_NAMES[head] + key[len(head) :] if _is_short(head, parameters) else key
+        if path.split(".")[0] not in parameters:
+            known = [*parameters, *(s for s in SHORT_NAMES if _is_short(s, parameters))]
+            raise OptionError(f"{name} has no option {key!r}; {nearest(key, known)}")
+        _insert(tree, path.split("."), value)
+    arguments = {key: _value(key, node, parameters[key].default) for key, node in tree.items()}
+    return chosen.make(**arguments)
+
+
+def _is_short(head: str, parameters: Mapping[str, Any]) -> bool:
+    return (
+        head in SHORT_NAMES
+        and head not in parameters
+        and SHORT_NAMES[head].split(".")[0] in parameters
+    )
+
+
+def _insert(tree: _Tree, path: list[str], value: Any) -> None:
+    """``optimizer=adam``, ``optimizer.lr=1``: {"optimizer": {"": "adam", "lr": {"": 1}}}."""
+    for part in path:
+        tree = tree.setdefault(part, {})
+    tree[_ITSELF] = value
+
+
+def _value(key: str, node: _Tree, default: Any) -> Any:
+    """What a node of the option tree stands for: plain text or number, or a component."""
+    itself = node.pop(_ITSELF, None)
+    if key not in COMPONENTS:
+        if node:
+            raise OptionError(f"{key} is a plain value; it has no {next(iter(node))!r}.")
+        return None if itself in ("none", "all") else itself
+    if isinstance(itself, str):
+        known = COMPONENTS[key]
+        if itself not in known:
+            raise OptionError(f"there is no {key} {itself!r}; {nearest(itself, known)}")
+        default = default if type(default) is known[itself] else known[itself]()
+    elif itself is not None:
+        default = itself
+    inside = {field.name: getattr(default, field.name) for field in fields(default)}
+    for name in node:
+        if name not in inside:
+            owner = type(default).__name__
+            raise OptionError(f"{owner} has no option {name!r}; {nearest(name, inside)}")
+    return replace(default, **{name: _value(name, sub, inside[name]) for name, sub in node.items()})

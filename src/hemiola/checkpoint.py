@@ -1,0 +1,78 @@
+"""Checkpoints: one file from which a run continues bit for bit as if it had never stopped."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hemiola.dataset import Dataset
+from hemiola.errors import CheckpointError
+from hemiola.history import History
+from hemiola.storage import load_nest, save_nest
+from hemiola.types import Array, State
+
+_FORMAT = "hemiola-checkpoint-1"
+FILE = "checkpoint.npz"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A place for one run's checkpoint, and what identifies the run.
+
+    ``identity`` is plain data: algorithm, objective, engine, workers, seed and a digest of the
+    data. The number of rounds is not part of it: a run may be continued for longer.
+    """
+
+    directory: Path
+    identity: dict[str, Any]
+
+    @property
+    def path(self) -> Path:
+        return self.directory / FILE
+
+    def save(self, state: State, history: History, best: tuple[float, Array]) -> None:
+        """Replace the checkpoint. Raises :class:`~hemiola.errors.DataError` if it cannot."""
+        nest = {"format": _FORMAT, "identity": self.identity, "state": state, "best": best}
+        save_nest(self.path, {**nest, "history": history.to_dict()})
+
+    def load(self) -> tuple[State, History, tuple[float, Array]]:
+        """The state to resume from, the history so far, and the best loss with its weights.
+
+        Raises :class:`CheckpointError` when there is none, or it is damaged or of another run.
+        """
+        if not self.path.exists():
+            raise CheckpointError(
+                f"{self.directory} holds no checkpoint; leave out --resume to start anew."
+            )
+        nest = load_nest(self.path)
+        if not isinstance(nest, dict) or nest.get("format") != _FORMAT:
+            raise CheckpointError(f"{self.path} is not a checkpoint of this version of hemiola.")
+        for key, ours in self.identity.items():
+            theirs = nest.get("identity", {}).get(key)
+            if theirs != ours:
+                raise CheckpointError(
+                    f"{self.path} belongs to another run: its {key} is {_short(theirs)}, here "
+                    f"it is {_short(ours)}; use the same settings, or another directory."
+                )
+        loss, weights = nest["best"]
+        return nest["state"], History.from_dict(nest["history"]), (loss, weights)
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 100 else text[:97] + "..."
+
+
+def digest(data: Dataset) -> str:
+    """A short hash of the features, the targets and the weights."""
+    made = hashlib.blake2b(digest_size=16)
+    X = data.X
+    parts = (X.data, X.indices, X.indptr) if data.is_sparse else (X,)
+    for part in (*parts, data.y, data.weight):
+        if part is not None:
+            made.update(np.ascontiguousarray(part).data)
+    return made.hexdigest()

@@ -1,0 +1,164 @@
+"""The interfaces that the four modules and the engines agree on. Shapes: d parameters, n samples.
+
+Both halves of an algorithm are pure with respect to messages::
+
+    worker:  local.work(state, down, task)      -> (state, up)
+    server:  aggregate.update(state, up, info)  -> (state, down)
+
+``up`` and ``down`` are messages, ``state`` is a nest of arrays that has one owner and may be
+changed in place by that owner. Nothing here knows a communicator, a clock, a thread or a socket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from hemiola.dataset import Batch, Dataset
+from hemiola.types import Array, Message, State
+
+if TYPE_CHECKING:
+    from hemiola.algorithm import Info, MiniBatch, Task
+    from hemiola.job import Event, Job
+
+
+@runtime_checkable
+class Partition(Protocol):
+    """Deals samples to workers."""
+
+    @property
+    def reshuffle_every(self) -> int | None:
+        """Epochs after which everything is dealt anew (global reshuffle); None: never."""
+        ...
+
+    def split(self, y: Array, workers: int, rng: np.random.Generator) -> list[Array]:
+        """One index array (n_k,) a worker. Disjoint and covering, unless its docstring says not."""
+        ...
+
+
+@runtime_checkable
+class Stream(Protocol):
+    """What an online algorithm draws its samples from."""
+
+    @property
+    def n_features(self) -> int:
+        """Columns of every draw."""
+
+    @property
+    def n_classes(self) -> int:
+        """How many classes there are; 0 for regression."""
+
+    @property
+    def dtype(self) -> Any:
+        """float32 or float64."""
+
+    def draw(self, rng: np.random.Generator, size: int) -> Dataset:
+        """``size`` fresh samples. ``classes`` is the same in every draw, whatever was drawn."""
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """Mean loss over a batch plus regularisation, as a function of a flat (d,) vector."""
+
+    def check(self, data: Dataset) -> None:
+        """Raise :class:`~hemiola.errors.DataError` when the targets do not fit this loss."""
+        ...
+
+    def init(self, data: Dataset, rng: np.random.Generator) -> Array:
+        """The starting point (d,)."""
+        ...
+
+    def value(self, w: Array, batch: Batch) -> float: ...
+
+    def grad(self, w: Array, batch: Batch) -> Array:
+        """A new (d,) array that the caller owns. An empty batch contributes no data term."""
+        ...
+
+    def predict(self, w: Array, X: Any) -> Array:
+        """Class numbers (m,) or real predictions (m,) for the rows of X."""
+        ...
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Hands out mini-batches: where the data come from and in which order."""
+
+    def batch(self, worker: int, t: int, mini_batch: MiniBatch) -> Batch:
+        """The worker's t-th mini-batch (t = 0, 1, ...): a pure function of its arguments."""
+        ...
+
+    def samples(self, worker: int) -> int:
+        """n_k, the size of the worker's shard (of a stream: 1, all workers count alike)."""
+        ...
+
+    def steps_per_epoch(self, worker: int, mini_batch: MiniBatch) -> int: ...
+
+
+@runtime_checkable
+class LocalOptimizer(Protocol):
+    """A rule that turns a gradient into a step. The clock t counts the steps of its owner."""
+
+    def init(self, w: Array) -> State: ...
+
+    def step(self, w: Array, g: Array, state: State, t: int) -> tuple[Array, State]:
+        """Update w (d,), which the caller owns, in place with gradient g (d,); t = 0, 1, ..."""
+        ...
+
+
+@runtime_checkable
+class Local(Protocol):
+    """What a worker does alone. Its state is a dict whose ``"t"`` counts its local steps."""
+
+    def init(self, w0: Array) -> State: ...
+
+    def work(self, state: State, down: Message, task: Task) -> tuple[State, Message]:
+        """One piece of work. ``up["weight"]``, shape (), says how much the message stands for."""
+        ...
+
+
+@runtime_checkable
+class Aggregate(Protocol):
+    """What the server does with a message: of one worker, or reduced over a round's workers."""
+
+    def init(self, w0: Array, workers: int) -> tuple[State, Message]: ...
+
+    def update(self, state: State, up: Message, info: Info) -> tuple[State, Message]: ...
+
+    def model(self, state: State) -> Array:
+        """The model to evaluate and to keep, (d,), read-only."""
+        ...
+
+
+@runtime_checkable
+class Reduce(Protocol):
+    """A commutative monoid over messages: a loop, an all-reduce or a tree may evaluate it."""
+
+    def lift(self, up: Message, share: float) -> dict[str, Array]:
+        """Enter the monoid: new arrays. ``share`` is the weight over the round's total weight."""
+        ...
+
+    def merge(self, a: dict[str, Array], b: dict[str, Array]) -> dict[str, Array]:
+        """a + b; may reuse the arrays of a."""
+        ...
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Owns the loop, the clock and the wire."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def supports(self) -> frozenset[type]:
+        """The communication disciplines that it can run."""
+        ...
+
+    def run(self, job: Job, resume: State | None = None) -> Iterator[Event]:
+        """Yield one event for every update of the server, for ever; the caller stops.
+
+        ``resume`` is what an event's ``snapshot()`` returned. Closing the iterator frees threads.
+        """
+        ...

@@ -1,0 +1,55 @@
+"""Engine ``serial``: a plain loop. The reference that every other engine is measured against.
+
+Synchronous: the members of a round work one after another, in rank order. Asynchronous: workers
+take turns, 0, 1, ..., K-1, 0, ...; all read the model at the start, so delays are 0, 1, ..., K-1
+and then K-1 for ever.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import ClassVar
+
+from hemiola.communicate import Asynchronous, Synchronous
+from hemiola.component import component
+from hemiola.engines._clock import WallClock
+from hemiola.engines._drive import Arrival, Call, drive, perform
+from hemiola.job import Event, Job
+from hemiola.types import State
+
+
+@component
+class Serial:
+    """One process, one thread, one worker after another."""
+
+    name: ClassVar[str] = "serial"
+    supports: ClassVar[frozenset[type]] = frozenset({Synchronous, Asynchronous})
+
+    def run(self, job: Job, resume: State | None = None) -> Iterator[Event]:
+        return drive(job, _Executor(job), resume)
+
+
+class _Executor:
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._done: deque[Arrival] = deque()
+        self._clock = WallClock()
+        self.now = self._clock.now
+        self.pause = self._clock.pause
+        self.resume = self._clock.resume
+
+    def start(self, call: Call) -> None:
+        state, up, steps = perform(self._job, call)
+        self._done.append(Arrival(call.task.worker, state, up, steps, self.now()))
+
+    def next(self) -> Arrival:
+        """Taking turns is not waiting: what is done counts as done when it is asked for."""
+        return self._done.popleft()._replace(finished=self.now())
+
+    def pending(self) -> list[Arrival]:
+        return list(self._done)
+
+    def restore(self, arrivals: list[Arrival], clock: float) -> None:
+        self._done.extend(arrivals)
+        self._clock.set(clock)

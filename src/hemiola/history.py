@@ -1,0 +1,93 @@
+"""What happened in a run, sampled at its evaluations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from hemiola.job import Event, Ledger
+from hemiola.types import Array
+
+
+@dataclass(frozen=True)
+class Record:
+    """One evaluation.
+
+    ``rounds``      synchronous rounds; of an asynchronous run, updates over the number of workers
+    ``updates``     updates of the server
+    ``local_steps`` gradient steps of all workers together
+    ``seconds``     since the start: wall time without evaluations, or virtual time
+    ``loss``        the objective on all training data
+    ``eval_loss``   the objective on the evaluation data (on the training data, if there are none)
+    ``score``       accuracy, or R^2 of a regression, on the same data as ``eval_loss``
+    ``bytes_up``, ``bytes_down``, ``messages``   payload between the workers and one server
+    ``waiting``     seconds that workers spent waiting, summed over workers
+    """
+
+    rounds: float
+    updates: int
+    local_steps: int
+    seconds: float
+    loss: float
+    eval_loss: float
+    score: float
+    bytes_up: int
+    bytes_down: int
+    messages: int
+    waiting: float
+
+
+@dataclass
+class History:
+    """The records of a run, and its final counts.
+
+    ``metric`` names the records' score. ``staleness[s]`` counts updates that were s versions old,
+    ``worker_updates[k]`` the messages of worker k.
+    """
+
+    metric: str = "accuracy"
+    records: list[Record] = field(default_factory=list)
+    staleness: list[int] = field(default_factory=list)
+    worker_updates: list[int] = field(default_factory=list)
+
+    def column(self, name: str) -> Array:
+        """One field of all records, (number of records,).
+
+        >>> History().column("loss").shape
+        (0,)
+        """
+        return np.array([getattr(record, name) for record in self.records])
+
+    @property
+    def last(self) -> Record:
+        return self.records[-1]
+
+    def mean_staleness(self) -> float:
+        """The mean over all updates; 0 if there were none."""
+        total = sum(self.staleness)
+        return sum(s * count for s, count in enumerate(self.staleness)) / total if total else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; the inverse of :meth:`from_dict`."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> History:
+        records = [Record(**record) for record in plain["records"]]
+        return cls(plain["metric"], records, plain["staleness"], plain["worker_updates"])
+
+
+def record_of(event: Event, rounds: float, values: Sequence[float]) -> Record:
+    """A record of an event and its (loss, eval_loss, score)."""
+    loss, eval_loss, score = values
+    ledger: Ledger = event.ledger
+    return Record(
+        rounds, event.step, ledger.local_steps, event.clock, loss, eval_loss, score,
+        ledger.bytes_up, ledger.bytes_down, ledger.messages, ledger.waiting,
+    )  # fmt: skip
+
+
+FIELDS = tuple(entry.name for entry in fields(Record))

@@ -1,0 +1,55 @@
+"""The worker of elastic averaging: a model of its own, tied to the centre by a spring."""
+
+from __future__ import annotations
+
+from dataclasses import field, replace
+from typing import Annotated, Self
+
+import numpy as np
+from annotated_types import Ge, Gt, Interval
+
+from hemiola.algorithm import MiniBatch, Task, weight_of
+from hemiola.component import component
+from hemiola.types import Array, Message, State, freeze
+
+BETA = 0.9
+"""Default beta = p alpha of Zhang, Choromanska, LeCun 2015."""
+
+
+@component
+class Elastic:
+    """up = the elastic difference e = alpha (x - centre) (d,) of the model x as the round found it.
+
+    A round is ``period`` local steps v <- momentum v - lr g(x + momentum v), x <- x + v. Its first
+    gradient is taken before the exchange, and x <- x - e follows that first step. The exchange does
+    not touch v. ``alpha`` is 0.9 / K when None.
+    """
+
+    lr: Annotated[float, Gt(0)] | None = None
+    momentum: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+    alpha: Annotated[float, Interval(ge=0, le=1)] | None = None
+    period: Annotated[int, Ge(1)] = 10
+    batch: MiniBatch = field(default_factory=MiniBatch)
+
+    def init(self, w0: Array) -> State:
+        return {"t": 0, "x": w0.copy(), "v": np.zeros_like(w0)}
+
+    def work(self, state: State, down: Message, task: Task) -> tuple[State, Message]:
+        x, v = state["x"], state["v"]
+        alpha = BETA / task.n_workers if self.alpha is None else self.alpha
+        e = alpha * (x - down["w"])
+        for i in range(self.period):
+            g = task.objective.grad(self._look_ahead(x, v), task.batch(state["t"], self.batch))
+            v *= self.momentum
+            v -= self.lr * g
+            x += v
+            if i == 0:
+                x -= e
+            state["t"] += 1
+        return state, freeze(e=e, weight=weight_of(task.source.samples(task.worker)))
+
+    def _look_ahead(self, x: Array, v: Array) -> Array:
+        return x + self.momentum * v if self.momentum else x
+
+    def with_lr(self, base: float) -> Self:
+        return replace(self, lr=base * (1 - self.momentum))

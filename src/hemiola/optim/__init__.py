@@ -1,0 +1,19 @@
+"""Local and server optimisers, and learning-rate schedules."""
+
+from hemiola.optim.rules import SGD, Adagrad, Adam, AdamW, HeavyBall, Nesterov
+from hemiola.optim.schedules import Constant, Cosine, InverseSqrt, Schedule, Step, WarmUp
+
+__all__ = [
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Constant",
+    "Cosine",
+    "HeavyBall",
+    "InverseSqrt",
+    "Nesterov",
+    "Schedule",
+    "Step",
+    "WarmUp",
+]

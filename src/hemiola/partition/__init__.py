@@ -1,0 +1,22 @@
+"""The partition module: who holds which samples, and in which order they are drawn."""
+
+from hemiola.partition.rules import (
+    ByLabel,
+    Contiguous,
+    Dirichlet,
+    RandomSampling,
+    ShuffleSplit,
+    Whole,
+)
+from hemiola.partition.sources import Online, Shards
+
+__all__ = [
+    "ByLabel",
+    "Contiguous",
+    "Dirichlet",
+    "Online",
+    "RandomSampling",
+    "Shards",
+    "ShuffleSplit",
+    "Whole",
+]

@@ -1,0 +1,126 @@
+"""Data generation: mini-batches from a finite set (offline) or from a stream (online).
+
+A worker's t-th batch is a pure function of (seed, worker, t): any engine, in any order of
+execution, before or after a restart, draws the same samples.
+"""
+
+from __future__ import annotations
+
+from threading import Lock
+
+import numpy as np
+
+from hemiola.algorithm import MiniBatch
+from hemiola.contracts import Partition, Stream
+from hemiola.dataset import Batch, Dataset
+from hemiola.errors import DataError
+from hemiola.rng import stream
+from hemiola.types import Array
+
+_DEALS_KEPT = 4
+
+
+class Shards:
+    """Offline generation: each worker draws from its shard of a finite set.
+
+    The worker's epoch e uses deal e // R of a partition that reshuffles globally every R epochs.
+    Shards are index arrays into the one shared data set. Raises
+    :class:`~hemiola.errors.DataError` when there are more workers than samples.
+    """
+
+    def __init__(self, data: Dataset, partition: Partition, workers: int, seed: int) -> None:
+        if workers > len(data):
+            raise DataError(
+                f"{workers} workers for {len(data)} samples: each worker needs at "
+                f"least one, so use at most {len(data)} workers."
+            )
+        self.data = data
+        self.partition = partition
+        self.workers = workers
+        self.seed = seed
+        self._lock = Lock()
+        self._deals: dict[int, list[Array]] = {}
+        self._orders: list[tuple[int, Array] | None] = [None] * workers
+        self._sizes = [len(shard) for shard in self._deal(0)]
+
+    def __getstate__(self) -> dict[str, object]:
+        return {
+            "data": self.data,
+            "partition": self.partition,
+            "workers": self.workers,
+            "seed": self.seed,
+        }
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__init__(**state)  # type: ignore[misc]  # caches and the lock are made anew
+
+    def samples(self, worker: int) -> int:
+        return self._sizes[worker]
+
+    def steps_per_epoch(self, worker: int, mini_batch: MiniBatch) -> int:
+        n = self._sizes[worker]
+        return -(-n // mini_batch.count(n))
+
+    def shard(self, worker: int, epoch: int = 0) -> Array:
+        """The worker's sample numbers (n_k,) in ``epoch``, in the order they were dealt."""
+        every = self.partition.reshuffle_every
+        return self._deal(epoch // every if every else 0)[worker]
+
+    def batch(self, worker: int, t: int, mini_batch: MiniBatch) -> Batch:
+        n = self._sizes[worker]
+        b = mini_batch.count(n)
+        epoch, i = divmod(t, -(-n // b))
+        if mini_batch.draw == "shuffled":
+            return Batch(self.data, self._order(worker, epoch, b < n)[i * b : (i + 1) * b])
+        shard = self.shard(worker, epoch)
+        rng = stream(self.seed, "draw", worker, t)
+        if mini_batch.draw == "replacement":
+            return Batch(self.data, shard[rng.integers(0, n, size=b)])
+        fraction = mini_batch.fraction(n)
+        return Batch(self.data, shard[rng.random(n) < fraction])
+
+    def _deal(self, number: int) -> list[Array]:
+        with self._lock:
+            if number not in self._deals:
+                rng = stream(self.seed, "deal", number)
+                shards = self.partition.split(self.data.y, self.workers, rng)
+                while len(self._deals) >= _DEALS_KEPT:
+                    self._deals.pop(next(iter(self._deals)))
+                self._deals[number] = [np.ascontiguousarray(s, dtype=np.intp) for s in shards]
+            return self._deals[number]
+
+    def _order(self, worker: int, epoch: int, shuffle: bool) -> Array:
+        """The shard in this epoch's order; a whole-shard batch needs none. Kept for one epoch."""
+        kept = self._orders[worker]
+        if kept is not None and kept[0] == epoch:
+            return kept[1]
+        order = self.shard(worker, epoch)
+        if shuffle:
+            order = stream(self.seed, "order", worker, epoch).permutation(order)
+        self._orders[worker] = (epoch, order)
+        return order
+
+
+class Online:
+    """Online generation: each draw is a fresh sample of a stream, and none is used twice.
+
+    There are no shards and no epochs, so a mini-batch needs a count, and one step is an epoch.
+    """
+
+    def __init__(self, source: Stream, seed: int) -> None:
+        self.source = source
+        self.seed = seed
+
+    def samples(self, worker: int) -> int:
+        return 1
+
+    def steps_per_epoch(self, worker: int, mini_batch: MiniBatch) -> int:
+        return 1
+
+    def batch(self, worker: int, t: int, mini_batch: MiniBatch) -> Batch:
+        if mini_batch.size is None or mini_batch.size < 1:
+            raise DataError(
+                "a stream has no end, so a batch cannot be a fraction of it: give a "
+                "count, for example -o batch_size=32."
+            )
+        return Batch(self.source.draw(stream(self.seed, "online", worker, t), int(mini_batch.size)))
