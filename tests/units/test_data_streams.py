@@ -30,7 +30,11 @@ STREAMS = [
 ]
 
 
-@pytest.mark.parametrize("source", STREAMS, ids=repr)
+@pytest.mark.parametrize(
+    "source",
+    STREAMS,
+    ids=lambda source: f"{type(source).__name__}-{source.n_classes}-{source.dtype}",
+)
 def test_contract(source):
     assert isinstance(source, Stream)
     data = source.draw(stream(3, "online"), 7)
@@ -45,7 +49,11 @@ def test_contract(source):
     assert not np.isin(data.X, other.X).any()
 
 
-@pytest.mark.parametrize("source", STREAMS, ids=repr)
+@pytest.mark.parametrize(
+    "source",
+    STREAMS,
+    ids=lambda source: f"{type(source).__name__}-{source.n_classes}-{source.dtype}",
+)
 @pytest.mark.parametrize("size", [0, -1])
 def test_size(source, size):
     with pytest.raises(OptionError, match=r"size is .*; it must be at least 1"):

@@ -48,10 +48,10 @@ class LocalSteps:
     def work(self, state: State, down: Message, task: Task) -> tuple[State, Message]:
         w = down["w"].copy()
         memory = self._memory(state, down, w)
-        grad, step = task.objective.grad, self.optimizer.step
+        grad, step, draw = task.objective.grad, self.optimizer.step, task.source.batch
         first = state["t"]
         for t in range(first, first + self._count(task)):
-            w, memory = step(w, grad(w, task.batch(t, self.batch)), memory, t)
+            w, memory = step(w, grad(w, draw(task.worker, t, self.batch)), memory, t)
             state["t"] = t + 1
         state["optimizer"] = memory
         weight = weight_of(task.source.samples(task.worker))

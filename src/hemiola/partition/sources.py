@@ -6,6 +6,7 @@ execution, before or after a restart, draws the same samples.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from threading import Lock
 
 import numpy as np
@@ -18,6 +19,17 @@ from hemiola.rng import stream
 from hemiola.types import Array
 
 _DEALS_KEPT = 4
+
+
+@dataclass(slots=True)
+class _Cursor:
+    """Where a worker is in its shard: one epoch's order, kept because it is used again."""
+
+    mini_batch: MiniBatch
+    size: int
+    steps: int
+    epoch: int = -1
+    order: Array = field(default_factory=lambda: np.empty(0, np.intp))
 
 
 class Shards:
@@ -40,7 +52,7 @@ class Shards:
         self.seed = seed
         self._lock = Lock()
         self._deals: dict[int, list[Array]] = {}
-        self._orders: list[tuple[int, Array] | None] = [None] * workers
+        self._cursors: list[_Cursor | None] = [None] * workers
         self._sizes = [len(shard) for shard in self._deal(0)]
 
     def __getstate__(self) -> dict[str, object]:
@@ -67,17 +79,35 @@ class Shards:
         return self._deal(epoch // every if every else 0)[worker]
 
     def batch(self, worker: int, t: int, mini_batch: MiniBatch) -> Batch:
-        n = self._sizes[worker]
-        b = mini_batch.count(n)
-        epoch, i = divmod(t, -(-n // b))
-        if mini_batch.draw == "shuffled":
-            return Batch(self.data, self._order(worker, epoch, b < n)[i * b : (i + 1) * b])
+        cursor = self._cursors[worker]
+        if cursor is None or cursor.mini_batch is not mini_batch:
+            cursor = self._cursors[worker] = self._cursor(worker, mini_batch)
+        epoch, i = divmod(t, cursor.steps)
+        if mini_batch.draw != "shuffled":
+            return Batch(self.data, self._draw(worker, t, epoch, mini_batch))
+        if epoch != cursor.epoch:
+            cursor.order = self._order(worker, epoch, cursor.size)
+            cursor.epoch = epoch
+        return Batch(self.data, cursor.order[i * cursor.size : (i + 1) * cursor.size])
+
+    def _cursor(self, worker: int, mini_batch: MiniBatch) -> _Cursor:
+        steps = self.steps_per_epoch(worker, mini_batch)
+        return _Cursor(mini_batch, mini_batch.count(self._sizes[worker]), steps)
+
+    def _draw(self, worker: int, t: int, epoch: int, mini_batch: MiniBatch) -> Array:
+        """Sample numbers drawn without regard to what was drawn before."""
         shard = self.shard(worker, epoch)
         rng = stream(self.seed, "draw", worker, t)
         if mini_batch.draw == "replacement":
-            return Batch(self.data, shard[rng.integers(0, n, size=b)])
-        fraction = mini_batch.fraction(n)
-        return Batch(self.data, shard[rng.random(n) < fraction])
+            return shard[rng.integers(0, len(shard), size=mini_batch.count(len(shard)))]
+        return shard[rng.random(len(shard)) < mini_batch.fraction(len(shard))]
+
+    def _order(self, worker: int, epoch: int, batch_size: int) -> Array:
+        """The shard in this epoch's order; a batch that is the whole shard needs none."""
+        shard = self.shard(worker, epoch)
+        if batch_size >= len(shard):
+            return shard
+        return stream(self.seed, "order", worker, epoch).permutation(shard)
 
     def _deal(self, number: int) -> list[Array]:
         with self._lock:
@@ -88,17 +118,6 @@ class Shards:
                     self._deals.pop(next(iter(self._deals)))
                 self._deals[number] = [np.ascontiguousarray(s, dtype=np.intp) for s in shards]
             return self._deals[number]
-
-    def _order(self, worker: int, epoch: int, shuffle: bool) -> Array:
-        """The shard in this epoch's order; a whole-shard batch needs none. Kept for one epoch."""
-        kept = self._orders[worker]
-        if kept is not None and kept[0] == epoch:
-            return kept[1]
-        order = self.shard(worker, epoch)
-        if shuffle:
-            order = stream(self.seed, "order", worker, epoch).permutation(order)
-        self._orders[worker] = (epoch, order)
-        return order
 
 
 class Online:
