@@ -22,6 +22,11 @@ class Synchronous:
     participation: Annotated[float, Interval(ge=0, le=1)] = 1.0
     rounds: Annotated[int, Ge(1)] | None = None
 
+    @property
+    def fetch_every(self) -> int:
+        """Every round begins with a read."""
+        return 1
+
     def members(self, step: int, workers: int, seed: int) -> Sequence[int]:
         """Who takes part in round ``step``, in rank order.
 
@@ -37,7 +42,15 @@ class Synchronous:
 
 @component
 class Asynchronous:
-    """Each message is applied when it arrives, and only its sender gets the new model."""
+    """Each message is applied when it arrives, and only its sender gets the new model.
+
+    ``max_lead`` bounds how many pieces of work a worker may be ahead of the slowest before it must
+    wait (SSP's s); None: it never waits. ``fetch_every``: a worker reads the model before every
+    n-th piece of work only.
+    """
+
+    max_lead: Annotated[int, Ge(0)] | None = None
+    fetch_every: Annotated[int, Ge(1)] = 1
 
 
 Discipline = Synchronous | Asynchronous

@@ -3,7 +3,8 @@
 Both halves of an algorithm are pure with respect to messages::
 
     worker:  local.work(state, down, task)      -> (state, up)
-    server:  aggregate.update(state, up, info)  -> (state, down)
+    server:  aggregate.pull(state, worker)      -> down
+             aggregate.push(state, up, info)    -> state
 
 ``up`` and ``down`` are messages, ``state`` is a nest of arrays that has one owner and may be
 changed in place by that owner. Nothing here knows a communicator, a clock, a thread or a socket.
@@ -103,7 +104,7 @@ class LocalOptimizer(Protocol):
     def init(self, w: Array) -> State: ...
 
     def step(self, w: Array, g: Array, state: State, t: int) -> tuple[Array, State]:
-        """Update w (d,), which the caller owns, in place with gradient g (d,); t = 0, 1, ..."""
+        """A new w (d,) from w and the gradient g (d,); changes the state, not w. t = 0, 1, ..."""
         ...
 
 
@@ -114,7 +115,10 @@ class Local(Protocol):
     def init(self, w0: Array) -> State: ...
 
     def work(self, state: State, down: Message, task: Task) -> tuple[State, Message]:
-        """One piece of work. ``up["weight"]``, shape (), says how much the message stands for."""
+        """One piece of work. ``up["weight"]``, shape (), says how much the message stands for.
+
+        The arrays of ``down`` may be reused by the server after the next message: keep none.
+        """
         ...
 
 
@@ -122,9 +126,18 @@ class Local(Protocol):
 class Aggregate(Protocol):
     """What the server does with a message: of one worker, or reduced over a round's workers."""
 
-    def init(self, w0: Array, workers: int) -> tuple[State, Message]: ...
+    def init(self, w0: Array, workers: int) -> State: ...
 
-    def update(self, state: State, up: Message, info: Info) -> tuple[State, Message]: ...
+    def pull(self, state: State, worker: int) -> Message:
+        """What the worker reads now. May note in the state that it did, in place."""
+        ...
+
+    def push(self, state: State, up: Message, info: Info) -> State:
+        """Take in a message. Its arrays may be reused by the sender afterwards: keep none of them.
+
+        Arrays that went out in a message are never written to: they are replaced.
+        """
+        ...
 
     def model(self, state: State) -> Array:
         """The model to evaluate and to keep, (d,), read-only."""

@@ -58,3 +58,7 @@ class TrainingInterrupted(KeyboardInterrupt):
         super().__init__(message)
         self.result = result
         self.checkpoint = checkpoint
+
+
+class WorkersLostError(HemiolaError):
+    """No worker is left to go on with."""

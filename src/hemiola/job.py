@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
 
 from hemiola.algorithm import Algorithm, Task
 from hemiola.contracts import Objective, Source
 from hemiola.types import Array, State
+
+PULL, PUSH, LEAVE, JOIN = range(4)
+"""Kinds of entries in a trace."""
 
 
 @dataclass
@@ -15,7 +22,9 @@ class Ledger:
     """What a run has cost so far. Bytes are payload, counted between workers and one server.
 
     ``waiting`` sums, over the workers, the seconds between handing in work and starting the next.
-    ``staleness[s]`` counts updates that were s versions old; ``updates[k]`` those of worker k.
+    ``staleness[s]`` counts updates that were s versions old, ``lead[s]`` reads by workers that were
+    s pieces of work ahead of the slowest, ``updates[k]`` the updates by worker k. ``refused``
+    messages were not finite; ``left`` and ``joined`` count workers that went away and came back.
     """
 
     local_steps: int = 0
@@ -23,13 +32,52 @@ class Ledger:
     bytes_up: int = 0
     bytes_down: int = 0
     waiting: float = 0.0
+    refused: int = 0
+    left: int = 0
+    joined: int = 0
     staleness: list[int] = field(default_factory=list)
+    lead: list[int] = field(default_factory=list)
     updates: list[int] = field(default_factory=list)
 
-    def count_staleness(self, staleness: int) -> None:
-        if staleness >= len(self.staleness):
-            self.staleness.extend([0] * (staleness + 1 - len(self.staleness)))
-        self.staleness[staleness] += 1
+    @staticmethod
+    def count(histogram: list[int], value: int) -> None:
+        """Add one to a histogram's bin, which may be a new one."""
+        if value >= len(histogram):
+            histogram.extend([0] * (value + 1 - len(histogram)))
+        histogram[value] += 1
+
+
+class Trace:
+    """What happened at the server, in order: enough to repeat a run to the bit.
+
+    Entries are (kind, worker, seconds): a worker read the model and began to work (PULL), its
+    message arrived (PUSH), it went away (LEAVE) or came back (JOIN).
+    """
+
+    def __init__(self) -> None:
+        self.kinds = array("B")
+        self.workers = array("i")
+        self.seconds = array("d")
+
+    def note(self, kind: int, worker: int, seconds: float) -> None:
+        self.kinds.append(kind)
+        self.workers.append(worker)
+        self.seconds.append(seconds)
+
+    def snapshot(self) -> dict[str, Array]:
+        """Three arrays of one length."""
+        return {
+            "kinds": np.array(self.kinds, dtype=np.uint8),
+            "workers": np.array(self.workers, dtype=np.int32),
+            "seconds": np.array(self.seconds, dtype=np.float64),
+        }
+
+    def restore(self, saved: dict[str, Any] | None) -> None:
+        """Go on after another trace's snapshot."""
+        if saved is not None:
+            self.kinds = array("B", saved["kinds"].tolist())
+            self.workers = array("i", saved["workers"].tolist())
+            self.seconds = array("d", saved["seconds"].tolist())
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +100,10 @@ class Event:
 
 @dataclass(frozen=True)
 class Job:
-    """What an engine runs: everything but the loop. ``w0`` has shape (d,)."""
+    """What an engine runs: everything but the loop. ``w0`` has shape (d,).
+
+    What happens is noted in ``trace``, when there is one.
+    """
 
     algorithm: Algorithm
     objective: Objective
@@ -60,6 +111,7 @@ class Job:
     workers: int
     seed: int
     w0: Array
+    trace: Trace | None = None
 
     def task(self, worker: int, step: int) -> Task:
         return Task(worker, step, self.workers, self.seed, self.objective, self.source)

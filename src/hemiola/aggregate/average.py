@@ -11,13 +11,14 @@ from hemiola.types import Array, Message, State, freeze
 class Average:
     """w <- the mean of the workers' models; whatever else they sent is averaged and sent back."""
 
-    def init(self, w0: Array, workers: int) -> tuple[State, Message]:
-        down = freeze(w=w0.copy())
-        return dict(down), down
+    def init(self, w0: Array, workers: int) -> State:
+        return {"w": w0.copy()}
 
-    def update(self, state: State, up: Message, info: Info) -> tuple[State, Message]:
-        down = freeze(**up)
-        return dict(down), down
+    def pull(self, state: State, worker: int) -> Message:
+        return freeze(**state)
+
+    def push(self, state: State, up: Message, info: Info) -> State:
+        return dict(up)
 
     def model(self, state: State) -> Array:
         return state["w"]

@@ -25,21 +25,20 @@ class BlockMomentum:
     zeta: Annotated[float, Gt(0)] = 1.0
     nesterov: bool = True
 
-    def init(self, w0: Array, workers: int) -> tuple[State, Message]:
-        down = freeze(w=w0.copy())
-        state = {"w": down["w"], "start": down["w"], "delta": np.zeros_like(w0)}
-        return state, down
+    def init(self, w0: Array, workers: int) -> State:
+        return {"w": w0.copy(), "down": {"w": w0.copy()}, "delta": np.zeros_like(w0)}
 
-    def update(self, state: State, up: Message, info: Info) -> tuple[State, Message]:
+    def pull(self, state: State, worker: int) -> Message:
+        return freeze(**state["down"])
+
+    def push(self, state: State, up: Message, info: Info) -> State:
         eta = 1 - 1 / info.n_workers if self.eta is None else self.eta
         delta = state["delta"]
         delta *= eta
-        delta += self.zeta * (up["w"] - state["start"])
+        delta += self.zeta * (up["w"] - state["down"]["w"])
         w = state["w"] + delta
         start = w + eta * delta if self.nesterov else w
-        w.setflags(write=False)
-        down = freeze(**{**up, "w": start})
-        return {"w": w, "start": start, "delta": delta}, down
+        return {"w": w, "down": {**up, "w": start}, "delta": delta}
 
     def model(self, state: State) -> Array:
         return state["w"]

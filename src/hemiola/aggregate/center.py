@@ -11,13 +11,14 @@ from hemiola.types import Array, Message, State, freeze
 class Center:
     """c <- c + sum of the elastic differences e_k that arrived (one, or a round's)."""
 
-    def init(self, w0: Array, workers: int) -> tuple[State, Message]:
-        down = freeze(w=w0.copy())
-        return dict(down), down
+    def init(self, w0: Array, workers: int) -> State:
+        return {"w": w0.copy()}
 
-    def update(self, state: State, up: Message, info: Info) -> tuple[State, Message]:
-        down = freeze(w=state["w"] + up["e"])
-        return dict(down), down
+    def pull(self, state: State, worker: int) -> Message:
+        return freeze(**state)
+
+    def push(self, state: State, up: Message, info: Info) -> State:
+        return {"w": state["w"] + up["e"]}
 
     def model(self, state: State) -> Array:
         return state["w"]

@@ -14,14 +14,15 @@ class Descend:
 
     optimizer: LocalOptimizer
 
-    def init(self, w0: Array, workers: int) -> tuple[State, Message]:
-        down = freeze(w=w0.copy())
-        return {"w": down["w"], "optimizer": self.optimizer.init(w0)}, down
+    def init(self, w0: Array, workers: int) -> State:
+        return {"w": w0.copy(), "optimizer": self.optimizer.init(w0)}
 
-    def update(self, state: State, up: Message, info: Info) -> tuple[State, Message]:
-        w, memory = self.optimizer.step(state["w"].copy(), up["g"], state["optimizer"], info.step)
-        down = freeze(w=w)
-        return {"w": w, "optimizer": memory}, down
+    def pull(self, state: State, worker: int) -> Message:
+        return freeze(w=state["w"])
+
+    def push(self, state: State, up: Message, info: Info) -> State:
+        w, memory = self.optimizer.step(state["w"], up["g"], state["optimizer"], info.step)
+        return {"w": w, "optimizer": memory}
 
     def model(self, state: State) -> Array:
         return state["w"]

@@ -1,49 +1,62 @@
 """The two loops that all in-process engines share, and what an engine must supply to them.
 
-An engine is an *executor*: it starts a worker's piece of work and hands over pieces that are done.
-Everything else - who takes part, in which order messages are reduced, what the server is told, what
-is counted, what a snapshot holds - is here once, so that engines cannot differ in it.
+An engine is an *executor*: it keeps the workers' states, starts their pieces of work and hands over
+pieces that are done. Everything else - who takes part, who must wait, in which order messages are
+reduced, what the server is told, what is counted, what a snapshot holds - is here once, so that
+engines cannot differ in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+
 from hemiola.algorithm import Info, Task
-from hemiola.communicate import Synchronous
-from hemiola.errors import UnsupportedError
-from hemiola.job import Event, Job, Ledger
+from hemiola.communicate import Asynchronous, Synchronous
+from hemiola.engines._ticks import Ticks
+from hemiola.errors import DivergedError, UnsupportedError, WorkersLostError
+from hemiola.job import JOIN, LEAVE, PULL, PUSH, Event, Job, Ledger
 from hemiola.types import Array, Message, State, copy_state, freeze, nbytes
 
-
-class Call(NamedTuple):
-    """One piece of work to be done: ``local.work(state, down, task)``."""
-
-    state: State
-    down: Message
-    task: Task
+_REFUSALS = 100
+"""This many messages in a row that are not finite, and ten a worker, end a run."""
 
 
 class Arrival(NamedTuple):
-    """One piece of work done. Times are seconds on the executor's clock."""
+    """One piece of work done. ``finished`` is in seconds on the executor's clock."""
 
     worker: int
-    state: State
     up: Message
     steps: int
     finished: float
 
 
+class Change(NamedTuple):
+    """A worker that is gone (``joined`` False), or one that is back and has lost its state."""
+
+    worker: int
+    joined: bool
+
+
 class Executor(Protocol):
     """What an engine supplies."""
 
-    def start(self, call: Call) -> None:
-        """Begin; may return before the work is done."""
+    def start(self, down: Message, task: Task) -> None:
+        """Begin ``local.work`` for the task's worker; may return before it is done."""
         ...
 
-    def next(self) -> Arrival:
-        """The next piece in the engine's order of arrival; waits for it."""
+    def next(self) -> Arrival | Change:
+        """What happens next, in the engine's order; waits for it."""
+        ...
+
+    def set_state(self, worker: int, state: State) -> None:
+        """Replace the state of a worker that is not at work."""
+        ...
+
+    def states(self) -> list[State]:
+        """All workers' states, of those at work as it will be; None if not begun yet."""
         ...
 
     def pending(self) -> list[Arrival]:
@@ -80,95 +93,174 @@ def refuse_unsupported(job: Job, name: str, supports: frozenset[type], others: s
         )
 
 
-def perform(job: Job, call: Call) -> tuple[State, Message, int]:
-    """Do the work: (state, up, local steps taken)."""
-    before = call.state["t"]
-    state, up = job.algorithm.local.work(call.state, call.down, call.task)
-    return state, up, state["t"] - before
+class Workers:
+    """The states of workers that live in this process, and their work."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self.states: list[State] = [None] * job.workers
+
+    def work(self, down: Message, task: Task) -> tuple[Message, int]:
+        """Do a piece of work: (up, local steps taken)."""
+        local = self._job.algorithm.local
+        state = self.states[task.worker]
+        state = local.init(self._job.w0) if state is None else state
+        before = state["t"]
+        self.states[task.worker], up = local.work(state, down, task)
+        return up, self.states[task.worker]["t"] - before
 
 
-class _Run:
-    """What both loops keep: the server, the last message down, and the ledger."""
+class Server:
+    """The server's side of a run: its state, its clock ticks and its books."""
 
     def __init__(self, job: Job, executor: Executor, resume: State | None) -> None:
         self.job = job
         self.executor = executor
-        if resume is None:
-            self.step = 0
-            self.server, self.down = job.algorithm.aggregate.init(job.w0, job.workers)
-            self.ledger = Ledger(updates=[0] * job.workers)
-            self.workers: list[State | None] = [None] * job.workers
-            return
+        self.step = 0
+        self.state = job.algorithm.aggregate.init(job.w0, job.workers)
+        self.ledger = Ledger(updates=[0] * job.workers)
+        self.ticks = Ticks([0] * job.workers)
+        self.local_steps = [0] * job.workers
+        self.read = [0] * job.workers  # the version that each worker read last
+        self.refused_in_a_row = 0
+        if resume is not None:
+            self._restore(resume)
+
+    def _restore(self, resume: State) -> None:
         saved = copy_state(resume)
         self.step = saved["step"]
-        self.server = saved["server"]
-        self.down = freeze(**saved["down"])
+        self.state = saved["server"]
         self.ledger = Ledger(**saved["ledger"])
-        self.workers = saved["workers"]
-        executor.restore([], saved["clock"])
+        self.ticks = Ticks(saved["ticks"], saved["away"])
+        self.read, self.local_steps = saved["read"], saved["local_steps"]
+        if self.job.trace is not None:
+            self.job.trace.restore(saved["trace"])
+        for worker, state in enumerate(saved["workers"]):
+            if state is not None:
+                self.executor.set_state(worker, state)
+        pending = [
+            Arrival(**{**arrival, "up": freeze(**arrival["up"])}) for arrival in saved["pending"]
+        ]
+        self.executor.restore(pending, saved["clock"])
 
-    def worker_state(self, worker: int) -> State:
-        state = self.workers[worker]
-        return self.job.algorithm.local.init(self.job.w0) if state is None else state
+    def snapshot(self) -> dict[str, Any]:
+        """Everything that a resumed run needs."""
+        pending = [arrival._asdict() for arrival in self.executor.pending()]
+        return copy_state({
+            "step": self.step, "clock": self.executor.now(), "server": self.state,
+            "ledger": vars(self.ledger), "read": self.read, "local_steps": self.local_steps,
+            "ticks": self.ticks.values, "away": sorted(self.ticks.away),
+            "workers": self.executor.states(), "pending": pending,
+            "trace": None if self.job.trace is None else self.job.trace.snapshot(),
+        })  # fmt: skip
 
-    def start(self, worker: int, step: int) -> None:
-        """Send the latest message down to a worker and let it work."""
-        self.ledger.messages += 1
-        self.ledger.bytes_down += nbytes(self.down)
-        call = Call(self.worker_state(worker), self.down, self.job.task(worker, step))
-        self.workers[worker] = None  # the executor owns it now
-        self.executor.start(call)
+    def send(self, worker: int) -> None:
+        """Let a worker read, if it is time to, and begin its next piece of work."""
+        down: Message = {}
+        if self.ticks[worker] % self.job.algorithm.communicate.fetch_every == 0:
+            down = self.job.algorithm.aggregate.pull(self.state, worker)
+            self.read[worker] = self.step
+            self.ledger.messages += 1
+            self.ledger.bytes_down += nbytes(down)
+        self._note(PULL, worker)
+        self.executor.start(down, self.job.task(worker, self.ticks[worker]))
 
     def receive(self, arrival: Arrival) -> None:
+        """Count a piece of work."""
+        worker = arrival.worker
+        self._note(PUSH, worker)
         self.ledger.messages += 1
         self.ledger.bytes_up += nbytes(arrival.up)
         self.ledger.local_steps += arrival.steps
-        self.ledger.updates[arrival.worker] += 1
-        self.workers[arrival.worker] = arrival.state
+        self.local_steps[worker] += arrival.steps
+        self.ticks.advance(worker)
 
-    def update(self, up: Message, info: Info) -> None:
-        self.ledger.count_staleness(info.staleness)
-        aggregate = self.job.algorithm.aggregate
-        self.server, self.down = aggregate.update(self.server, up, info)
+    def push(self, up: Message, info: Info) -> None:
+        """Apply a message."""
+        self.ledger.count(self.ledger.staleness, info.staleness)
+        for worker in info.workers:
+            self.ledger.updates[worker] += 1
+        self.state = self.job.algorithm.aggregate.push(self.state, up, info)
         self.step += 1
 
-    def event(self, workers: Sequence[int], staleness: int, snapshot: Any) -> Event:
-        clock = self.executor.now()
-        return Event(self.step, clock, workers, staleness, self.server, self.ledger, snapshot)
+    def refuses(self, up: Message) -> bool:
+        """Whether a message is not finite. It is counted, and never applied."""
+        if all(np.isfinite(array.sum()) for array in up.values()):
+            self.refused_in_a_row = 0
+            return False
+        self.ledger.refused += 1
+        self.refused_in_a_row += 1
+        if self.refused_in_a_row > max(_REFUSALS, 10 * self.job.workers):
+            raise DivergedError(
+                f"training diverged: the last {self.refused_in_a_row} messages "
+                "held NaN or infinite values and were refused."
+            )
+        return True
 
-    def snapshot(self) -> dict[str, Any]:
-        """Everything but what the executor holds."""
-        return copy_state(
-            {
-                "step": self.step,
-                "clock": self.executor.now(),
-                "server": self.server,
-                "down": dict(self.down),
-                "ledger": vars(self.ledger),
-                "workers": self.workers,
-            }
-        )
+    def change(self, change: Change) -> None:
+        """Take a worker out, or take one back with a fresh state at the current model."""
+        worker = change.worker
+        self._note(JOIN if change.joined else LEAVE, worker)
+        if not change.joined:
+            self.ticks.leave(worker)
+            self.ledger.left += 1
+            if not self.ticks.present:
+                raise WorkersLostError("all workers are gone; the run cannot go on.")
+            return
+        self.ticks.join(worker)
+        self.ledger.joined += 1
+        algorithm = self.job.algorithm
+        state = algorithm.local.init(algorithm.aggregate.model(self.state))
+        state["t"] = self.local_steps[worker]
+        self.executor.set_state(worker, state)
+
+    def event(self, workers: Sequence[int], staleness: int, snapshot: Callable[[], State]) -> Event:
+        clock = self.executor.now()
+        return Event(self.step, clock, workers, staleness, self.state, self.ledger, snapshot)
+
+    def _note(self, kind: int, worker: int) -> None:
+        if self.job.trace is not None:
+            self.job.trace.note(kind, worker, self.executor.now())
 
 
 def _synchronous(job: Job, executor: Executor, resume: State | None) -> Iterator[Event]:
-    run = _Run(job, executor, resume)
+    server = Server(job, executor, resume)
     discipline = job.algorithm.communicate
     assert isinstance(discipline, Synchronous)
     while True:
-        members = discipline.members(run.step, job.workers, job.seed)
+        sampled = discipline.members(server.step, job.workers, job.seed)
+        members = [worker for worker in sampled if worker not in server.ticks.away]
         for worker in members:
-            run.start(worker, run.step)
-        arrivals = sorted((executor.next() for _ in members), key=lambda arrival: arrival.worker)
+            server.send(worker)
+        arrivals = _gather(server, executor, len(members))
+        if not arrivals:
+            continue
         for arrival in arrivals:
-            run.receive(arrival)
+            server.receive(arrival)
         up, weight = _reduce(job, arrivals)
-        run.update(up, Info(run.step, members, weight, 0, job.workers))
+        there = [arrival.worker for arrival in arrivals]
+        server.push(up, Info(server.step, there, weight, 0, job.workers))
         end = executor.now()
-        run.ledger.waiting += sum(end - arrival.finished for arrival in arrivals)
-        event = run.event(members, 0, run.snapshot)
+        server.ledger.waiting += sum(end - arrival.finished for arrival in arrivals)
+        event = server.event(there, 0, server.snapshot)
         executor.pause()
         yield event
         executor.resume()
+
+
+def _gather(server: Server, executor: Executor, members: int) -> list[Arrival]:
+    """A round's arrivals in rank order, without those of workers that went away."""
+    arrivals: list[Arrival] = []
+    missing = members
+    while missing:
+        happened = executor.next()
+        if isinstance(happened, Arrival):
+            arrivals.append(happened)
+            missing -= 1
+        else:
+            server.change(happened)
+            missing -= 0 if happened.joined else 1
+    return sorted(arrivals, key=lambda arrival: arrival.worker)
 
 
 def _reduce(job: Job, arrivals: list[Arrival]) -> tuple[Message, float]:
@@ -184,31 +276,77 @@ def _reduce(job: Job, arrivals: list[Arrival]) -> tuple[Message, float]:
 
 
 def _asynchronous(job: Job, executor: Executor, resume: State | None) -> Iterator[Event]:
-    run = _Run(job, executor, resume)
+    server = Server(job, executor, resume)
+    gate = _Gate(server)
     if resume is None:
-        read = [0] * job.workers
         for worker in range(job.workers):
-            run.start(worker, 0)
+            gate.start(worker, executor.now())
     else:
-        read = list(resume["read"])
-        pending = [Arrival(**saved) for saved in copy_state(resume["pending"])]
-        executor.restore(pending, resume["clock"])
+        gate.parked = {int(k): finished for k, finished in resume["parked"].items()}
 
     def snapshot() -> State:
-        pending = [arrival._asdict() for arrival in executor.pending()]
-        return {**run.snapshot(), "read": list(read), "pending": copy_state(pending)}
+        return {**server.snapshot(), "parked": {str(k): v for k, v in gate.parked.items()}}
 
     while True:
-        arrival = executor.next()
-        worker = arrival.worker
-        run.receive(arrival)
-        staleness = run.step - read[worker]
-        weight = float(arrival.up["weight"])
-        run.update(arrival.up, Info(run.step, (worker,), weight, staleness, job.workers))
-        read[worker] = run.step
-        run.ledger.waiting += executor.now() - arrival.finished
-        run.start(worker, run.ledger.updates[worker])
-        event = run.event((worker,), staleness, snapshot)
+        happened = executor.next()
+        if isinstance(happened, Change):
+            server.change(happened)
+            if happened.joined:
+                gate.start(happened.worker, executor.now())
+            gate.release()
+            continue
+        staleness = apply(server, happened)
+        gate.start(happened.worker, happened.finished)
+        gate.release()
+        if staleness is None:
+            continue
+        event = server.event((happened.worker,), staleness, snapshot)
         executor.pause()
         yield event
         executor.resume()
+
+
+def apply(server: Server, arrival: Arrival) -> int | None:
+    """Take in one worker's message; its staleness, or None if it was refused."""
+    worker = arrival.worker
+    server.receive(arrival)
+    if server.refuses(arrival.up):
+        return None
+    staleness = server.step - server.read[worker]
+    weight = float(arrival.up["weight"])
+    server.push(arrival.up, Info(server.step, (worker,), weight, staleness, server.job.workers))
+    return staleness
+
+
+class _Gate:
+    """Bounded lead: a worker may be ``max_lead`` ticks ahead of the slowest, and waits beyond.
+
+    A worker's tick count is that of its completed pieces of work; it may *read* when
+    min_j ticks[j] >= ticks[k] - max_lead. Workers that went away hold nobody up.
+    """
+
+    def __init__(self, server: Server) -> None:
+        discipline = server.job.algorithm.communicate
+        assert isinstance(discipline, Asynchronous)
+        self._server = server
+        self._max_lead = discipline.max_lead
+        self.parked: dict[int, float] = {}
+
+    def start(self, worker: int, finished: float) -> None:
+        """Let a worker go on that has been idle since ``finished``, or park it."""
+        lead = self._server.ticks.lead(worker)
+        if self._max_lead is not None and lead > self._max_lead:
+            self.parked[worker] = finished
+            return
+        ledger = self._server.ledger
+        ledger.count(ledger.lead, lead)
+        ledger.waiting += self._server.executor.now() - finished
+        self._server.send(worker)
+
+    def release(self) -> None:
+        """Let those go on that need not wait any longer, in rank order."""
+        for worker in sorted(self.parked):
+            if worker in self._server.ticks.away:
+                del self.parked[worker]
+            elif self._server.ticks.lead(worker) <= (self._max_lead or 0):
+                self.start(worker, self.parked.pop(worker))

@@ -11,12 +11,13 @@ from collections import deque
 from collections.abc import Iterator
 from typing import ClassVar
 
+from hemiola.algorithm import Task
 from hemiola.communicate import Asynchronous, Synchronous
 from hemiola.component import component
 from hemiola.engines._clock import WallClock
-from hemiola.engines._drive import Arrival, Call, drive, perform
+from hemiola.engines._drive import Arrival, Workers, drive
 from hemiola.job import Event, Job
-from hemiola.types import State
+from hemiola.types import Message, State
 
 
 @component
@@ -32,20 +33,26 @@ class Serial:
 
 class _Executor:
     def __init__(self, job: Job) -> None:
-        self._job = job
+        self._workers = Workers(job)
         self._done: deque[Arrival] = deque()
         self._clock = WallClock()
         self.now = self._clock.now
         self.pause = self._clock.pause
         self.resume = self._clock.resume
 
-    def start(self, call: Call) -> None:
-        state, up, steps = perform(self._job, call)
-        self._done.append(Arrival(call.task.worker, state, up, steps, self.now()))
+    def start(self, down: Message, task: Task) -> None:
+        up, steps = self._workers.work(down, task)
+        self._done.append(Arrival(task.worker, up, steps, self.now()))
 
     def next(self) -> Arrival:
         """Taking turns is not waiting: what is done counts as done when it is asked for."""
         return self._done.popleft()._replace(finished=self.now())
+
+    def set_state(self, worker: int, state: State) -> None:
+        self._workers.states[worker] = state
+
+    def states(self) -> list[State]:
+        return self._workers.states
 
     def pending(self) -> list[Arrival]:
         return list(self._done)

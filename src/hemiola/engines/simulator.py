@@ -19,13 +19,14 @@ from typing import Annotated, ClassVar, Protocol, runtime_checkable
 import numpy as np
 from annotated_types import Ge, Gt, Interval
 
+from hemiola.algorithm import Task
 from hemiola.communicate import Asynchronous, Synchronous
 from hemiola.component import component
-from hemiola.engines._drive import Arrival, Call, drive, perform
+from hemiola.engines._drive import Arrival, Workers, drive
 from hemiola.errors import OptionError
 from hemiola.job import Event, Job
 from hemiola.rng import stream
-from hemiola.types import State, nbytes
+from hemiola.types import Message, State, nbytes
 
 
 @runtime_checkable
@@ -105,32 +106,38 @@ class Simulator:
     def run(self, job: Job, resume: State | None = None) -> Iterator[Event]:
         return drive(job, _Executor(job, self), resume)
 
-    def duration(self, job: Job, call: Call, up_bytes: int, steps: int) -> float:
+    def duration(self, job: Job, task: Task, payload: int, steps: int) -> float:
         """Virtual seconds from sending a message down to having its answer."""
-        task = call.task
         rng = stream(job.seed, "compute", task.worker, task.step)
         slow = task.worker < round(self.slow_share * job.workers)
         compute = self.compute.seconds(rng, steps) * (self.slow_factor if slow else 1.0)
-        return 2 * self.latency + (nbytes(call.down) + up_bytes) / self.bandwidth + compute
+        return 2 * self.latency + payload / self.bandwidth + compute
 
 
 class _Executor:
     def __init__(self, job: Job, model: Simulator) -> None:
         self._job = job
+        self._workers = Workers(job)
         self._model = model
         self._now = 0.0
         self._heap: list[tuple[float, int, Arrival]] = []
 
-    def start(self, call: Call) -> None:
-        state, up, steps = perform(self._job, call)
-        end = self._now + self._model.duration(self._job, call, nbytes(up), steps)
-        worker = call.task.worker
-        heappush(self._heap, (end, worker, Arrival(worker, state, up, steps, end)))
+    def start(self, down: Message, task: Task) -> None:
+        up, steps = self._workers.work(down, task)
+        payload = nbytes(down) + nbytes(up)
+        end = self._now + self._model.duration(self._job, task, payload, steps)
+        heappush(self._heap, (end, task.worker, Arrival(task.worker, up, steps, end)))
 
     def next(self) -> Arrival:
         end, _, arrival = heappop(self._heap)
         self._now = max(self._now, end)
         return arrival
+
+    def set_state(self, worker: int, state: State) -> None:
+        self._workers.states[worker] = state
+
+    def states(self) -> list[State]:
+        return self._workers.states
 
     def pending(self) -> list[Arrival]:
         return [arrival for _, _, arrival in sorted(self._heap, key=lambda item: item[:2])]

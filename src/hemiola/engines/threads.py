@@ -15,12 +15,13 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import ClassVar
 
+from hemiola.algorithm import Task
 from hemiola.communicate import Asynchronous, Synchronous
 from hemiola.component import component
 from hemiola.engines._clock import WallClock
-from hemiola.engines._drive import Arrival, Call, drive, perform
+from hemiola.engines._drive import Arrival, Workers, drive
 from hemiola.job import Event, Job
-from hemiola.types import State
+from hemiola.types import Message, State
 
 _SWITCH_INTERVAL = 1e-4
 """Seconds. At Python's default of 5 ms the server waits that long for the interpreter lock."""
@@ -52,16 +53,19 @@ def _switch_interval(seconds: float) -> Iterator[None]:
         sys.setswitchinterval(before)
 
 
+_Call = tuple[Message, Task] | None
+
+
 class _Executor:
     def __init__(self, job: Job) -> None:
-        self._job = job
+        self._workers = Workers(job)
         self._clock = WallClock()
         self.now = self._clock.now
         self.resume = self._clock.resume
         self._running = 0
         self._done: SimpleQueue[Arrival | BaseException] = SimpleQueue()
         self._kept: deque[Arrival] = deque()
-        self._inbox: list[SimpleQueue[Call | None]] = [SimpleQueue() for _ in range(job.workers)]
+        self._inbox: list[SimpleQueue[_Call]] = [SimpleQueue() for _ in range(job.workers)]
         self._threads = [
             Thread(target=self._serve, args=(inbox,), name=f"hemiola-worker-{k}", daemon=True)
             for k, inbox in enumerate(self._inbox)
@@ -69,17 +73,18 @@ class _Executor:
         for thread in self._threads:
             thread.start()
 
-    def _serve(self, inbox: SimpleQueue[Call | None]) -> None:
+    def _serve(self, inbox: SimpleQueue[_Call]) -> None:
         while (call := inbox.get()) is not None:
             try:
-                state, up, steps = perform(self._job, call)
-                self._done.put(Arrival(call.task.worker, state, up, steps, self.now()))
+                down, task = call
+                up, steps = self._workers.work(down, task)
+                self._done.put(Arrival(task.worker, up, steps, self.now()))
             except BaseException as error:  # handed to the server, which raises it
                 self._done.put(error)
 
-    def start(self, call: Call) -> None:
+    def start(self, down: Message, task: Task) -> None:
         self._running += 1
-        self._inbox[call.task.worker].put(call)
+        self._inbox[task.worker].put((down, task))
 
     def next(self) -> Arrival:
         return self._kept.popleft() if self._kept else self._take()
@@ -90,6 +95,12 @@ class _Executor:
         if isinstance(done, BaseException):
             raise done
         return done
+
+    def set_state(self, worker: int, state: State) -> None:
+        self._workers.states[worker] = state
+
+    def states(self) -> list[State]:
+        return self._workers.states
 
     def pending(self) -> list[Arrival]:
         while self._running:

@@ -46,7 +46,7 @@ class LocalSteps:
         return {"t": 0, "optimizer": self.optimizer.init(w0)}
 
     def work(self, state: State, down: Message, task: Task) -> tuple[State, Message]:
-        w = down["w"].copy()
+        w = down["w"]
         memory = self._memory(state, down, w)
         grad, step, draw = task.objective.grad, self.optimizer.step, task.source.batch
         first = state["t"]

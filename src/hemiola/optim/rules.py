@@ -1,6 +1,6 @@
 """Optimisers as pure rules: ``init(w) -> state`` and ``step(w, g, state, t) -> (w, state)``.
 
-``w`` is updated in place: its owner, a worker or the server, passes it in. ``lr=None`` stands for
+``w`` and ``g`` are left alone, a new w is returned; the state is changed in place. ``lr=None`` stands for
 "estimate it from the data"; :mod:`hemiola.learning_rate` fills it in before a run, through
 ``with_lr(base)``, where ``base`` is a good rate for plain SGD on this problem.
 """
@@ -35,8 +35,7 @@ class SGD:
         return {}
 
     def step(self, w: Array, g: Array, state: State, t: int) -> tuple[Array, State]:
-        w -= _rate(self, t) * g
-        return w, state
+        return w - _rate(self, t) * g, state
 
     def with_lr(self, base: float) -> Self:
         return replace(self, lr=base)
@@ -57,8 +56,7 @@ class HeavyBall:
         v = state["v"]
         v *= self.momentum
         v += g
-        w -= _rate(self, t) * v
-        return w, state
+        return w - _rate(self, t) * v, state
 
     def with_lr(self, base: float) -> Self:
         """The long-run gain of the buffer is 1 / (1 - momentum); the rate takes it back."""
@@ -84,8 +82,7 @@ class Nesterov:
         v = state["v"]
         v *= self.momentum
         v += g
-        w -= _rate(self, t) * (g + self.momentum * v)
-        return w, state
+        return w - _rate(self, t) * (g + self.momentum * v), state
 
     def with_lr(self, base: float) -> Self:
         return replace(self, lr=base * (1 - self.momentum))
@@ -109,8 +106,7 @@ class Adagrad:
     def step(self, w: Array, g: Array, state: State, t: int) -> tuple[Array, State]:
         s = state["s"]
         s += g * g
-        w -= _rate(self, t) * g / (np.sqrt(s) + self.eps)
-        return w, state
+        return w - _rate(self, t) * g / (np.sqrt(s) + self.eps), state
 
     def with_lr(self, base: float) -> Self:
         """Steps do not scale with the gradient, so the rate does not depend on the data: 0.1."""
@@ -135,8 +131,7 @@ class Adam:
         return {"m": np.zeros_like(w), "v": np.zeros_like(w), "k": 0.0}
 
     def step(self, w: Array, g: Array, state: State, t: int) -> tuple[Array, State]:
-        w -= _rate(self, t) * _adam_direction(self, g, state)
-        return w, state
+        return w - _rate(self, t) * _adam_direction(self, g, state), state
 
     def with_lr(self, base: float) -> Self:
         """Steps do not scale with the gradient, so the rate does not depend on the data: 0.01."""
@@ -162,9 +157,7 @@ class AdamW:
 
     def step(self, w: Array, g: Array, state: State, t: int) -> tuple[Array, State]:
         lr = _rate(self, t)
-        w *= 1 - lr * self.decay
-        w -= lr * _adam_direction(self, g, state)
-        return w, state
+        return (1 - lr * self.decay) * w - lr * _adam_direction(self, g, state), state
 
     def with_lr(self, base: float) -> Self:
         return replace(self, lr=0.01)
