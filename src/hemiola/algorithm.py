@@ -90,7 +90,9 @@ class Info:
     ``step``       updates applied before this one;
     ``workers``    whose work the message holds (one worker, or the members of a round);
     ``weight``     how much it stands for, in samples;
-    ``staleness``  updates applied since the sender read its model (0 in synchronous rounds).
+    ``staleness``  updates applied since the sender read its model (0 in synchronous rounds);
+    ``tick``       pieces of work that the sender had done before this one (rounds, in rounds);
+    ``lowest``     the least number of pieces that any worker present has done by now.
     """
 
     step: int
@@ -98,6 +100,8 @@ class Info:
     weight: float
     staleness: int
     n_workers: int
+    tick: int = 0
+    lowest: int = 0
 
 
 def weight_of(n: float) -> Array:

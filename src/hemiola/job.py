@@ -72,12 +72,11 @@ class Trace:
             "seconds": np.array(self.seconds, dtype=np.float64),
         }
 
-    def restore(self, saved: dict[str, Any] | None) -> None:
+    def restore(self, saved: dict[str, Any]) -> None:
         """Go on after another trace's snapshot."""
-        if saved is not None:
-            self.kinds = array("B", saved["kinds"].tolist())
-            self.workers = array("i", saved["workers"].tolist())
-            self.seconds = array("d", saved["seconds"].tolist())
+        self.kinds = array("B", saved["kinds"].tolist())
+        self.workers = array("i", saved["workers"].tolist())
+        self.seconds = array("d", saved["seconds"].tolist())
 
 
 @dataclass(frozen=True, slots=True)

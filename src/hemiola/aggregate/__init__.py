@@ -5,5 +5,6 @@ from hemiola.aggregate.block_momentum import BlockMomentum
 from hemiola.aggregate.center import Center
 from hemiola.aggregate.descend import Descend
 from hemiola.aggregate.reduce import Sum, WeightedMean
+from hemiola.aggregate.sharded import Sharded
 
-__all__ = ["Average", "BlockMomentum", "Center", "Descend", "Sum", "WeightedMean"]
+__all__ = ["Average", "BlockMomentum", "Center", "Descend", "Sharded", "Sum", "WeightedMean"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from hemiola.algorithm import Info
 from hemiola.component import component
 from hemiola.types import Array, Message, State, freeze
@@ -10,6 +12,8 @@ from hemiola.types import Array, Message, State, freeze
 @component
 class Average:
     """w <- the mean of the workers' models; whatever else they sent is averaged and sent back."""
+
+    separable: ClassVar[bool] = True
 
     def init(self, w0: Array, workers: int) -> State:
         return {"w": w0.copy()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 from annotated_types import Gt, Interval
@@ -20,6 +20,8 @@ class BlockMomentum:
     ``nesterov`` the workers start the next block at the look-ahead point W + eta delta, which is
     kept apart from W: W is the model to evaluate. Other averaged arrays are sent back as they are.
     """
+
+    separable: ClassVar[bool] = True
 
     eta: Annotated[float, Interval(ge=0, lt=1)] | None = None
     zeta: Annotated[float, Gt(0)] = 1.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from hemiola.algorithm import Info
 from hemiola.component import component
 from hemiola.types import Array, Message, State, freeze
@@ -10,6 +12,8 @@ from hemiola.types import Array, Message, State, freeze
 @component
 class Center:
     """c <- c + sum of the elastic differences e_k that arrived (one, or a round's)."""
+
+    separable: ClassVar[bool] = True
 
     def init(self, w0: Array, workers: int) -> State:
         return {"w": w0.copy()}

@@ -15,6 +15,9 @@ version    ``info.step``
 staleness  ``info.staleness``
 =========  ====================  =========
 
+``damping="inverse"`` is the staleness-aware step lr / (1 + staleness), after Zhang, Gupta, Lian,
+Liu, "Staleness-aware Async-SGD for Distributed Deep Learning", IJCAI 2016.
+
 The same local and aggregate parts as SSGD; only the discipline differs. On a quadratic of curvature
 h, constant staleness s is stable iff lr h < 2 sin(pi / (2 (2 s + 1))).
 """
@@ -22,6 +25,7 @@ h, constant staleness s is stable iff lr h < 2 sin(pi / (2 (2 s + 1))).
 from __future__ import annotations
 
 from hemiola.aggregate import Descend, WeightedMean
+from hemiola.aggregate.descend import Damping
 from hemiola.algorithm import Algorithm, MiniBatch
 from hemiola.communicate import Asynchronous
 from hemiola.contracts import LocalOptimizer, Partition
@@ -34,10 +38,13 @@ PAPER = "Dean et al., NIPS 2012"
 
 def asgd(
     optimizer: LocalOptimizer = SGD(),
+    damping: Damping = "none",
     batch: MiniBatch = MiniBatch(),
     partition: Partition = ShuffleSplit(),
 ) -> Algorithm:
     """Asynchronous SGD: every gradient is applied when it arrives.
+
+    ``damping="inverse"`` divides the step by 1 + staleness.
 
     >>> from hemiola.algorithms.ssgd import ssgd
     >>> asgd().local == ssgd().local and asgd().aggregate == ssgd().aggregate
@@ -49,5 +56,5 @@ def asgd(
         local=Gradient(batch),
         communicate=Asynchronous(),
         reduce=WeightedMean(),
-        aggregate=Descend(optimizer),
+        aggregate=Descend(optimizer, damping),
     )

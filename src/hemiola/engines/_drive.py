@@ -16,7 +16,7 @@ import numpy as np
 from hemiola.algorithm import Info, Task
 from hemiola.communicate import Asynchronous, Synchronous
 from hemiola.engines._ticks import Ticks
-from hemiola.errors import DivergedError, UnsupportedError, WorkersLostError
+from hemiola.errors import CheckpointError, DivergedError, UnsupportedError, WorkersLostError
 from hemiola.job import JOIN, LEAVE, PULL, PUSH, Event, Job, Ledger
 from hemiola.types import Array, Message, State, copy_state, freeze, nbytes
 
@@ -134,6 +134,9 @@ class Server:
         self.ticks = Ticks(saved["ticks"], saved["away"])
         self.read, self.local_steps = saved["read"], saved["local_steps"]
         if self.job.trace is not None:
+            if saved["trace"] is None:
+                raise CheckpointError("the checkpoint is of a run without a trace; resume it "
+                                      "without one, or start anew.")
             self.job.trace.restore(saved["trace"])
         for worker, state in enumerate(saved["workers"]):
             if state is not None:
@@ -163,6 +166,7 @@ class Server:
             self.ledger.messages += 1
             self.ledger.bytes_down += nbytes(down)
         self._note(PULL, worker)
+        self.ledger.count(self.ledger.lead, self.ticks.lead(worker))
         self.executor.start(down, self.job.task(worker, self.ticks[worker]))
 
     def receive(self, arrival: Arrival) -> None:
@@ -239,7 +243,7 @@ def _synchronous(job: Job, executor: Executor, resume: State | None) -> Iterator
             server.receive(arrival)
         up, weight = _reduce(job, arrivals)
         there = [arrival.worker for arrival in arrivals]
-        server.push(up, Info(server.step, there, weight, 0, job.workers))
+        server.push(up, Info(server.step, there, weight, 0, job.workers, server.step))
         end = executor.now()
         server.ledger.waiting += sum(end - arrival.finished for arrival in arrivals)
         event = server.event(there, 0, server.snapshot)
@@ -314,7 +318,10 @@ def apply(server: Server, arrival: Arrival) -> int | None:
         return None
     staleness = server.step - server.read[worker]
     weight = float(arrival.up["weight"])
-    server.push(arrival.up, Info(server.step, (worker,), weight, staleness, server.job.workers))
+    tick, lowest = server.ticks[worker] - 1, server.ticks.lowest
+    workers = server.job.workers
+    info = Info(server.step, (worker,), weight, staleness, workers, tick, lowest)
+    server.push(arrival.up, info)
     return staleness
 
 
@@ -338,9 +345,7 @@ class _Gate:
         if self._max_lead is not None and lead > self._max_lead:
             self.parked[worker] = finished
             return
-        ledger = self._server.ledger
-        ledger.count(ledger.lead, lead)
-        ledger.waiting += self._server.executor.now() - finished
+        self._server.ledger.waiting += self._server.executor.now() - finished
         self._server.send(worker)
 
     def release(self) -> None:

@@ -1,7 +1,9 @@
 """The local module: what a worker does alone between two messages."""
 
-from hemiola.local.elastic import Elastic
+from hemiola.local.accumulate import Accumulate
+from hemiola.local.elastic import AsyncElastic, Elastic
 from hemiola.local.gradient import Gradient
 from hemiola.local.local_steps import LocalSteps
+from hemiola.local.portion import Portion
 
-__all__ = ["Elastic", "Gradient", "LocalSteps"]
+__all__ = ["Accumulate", "AsyncElastic", "Elastic", "Gradient", "LocalSteps", "Portion"]

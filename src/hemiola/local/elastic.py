@@ -35,21 +35,52 @@ class Elastic:
         return {"t": 0, "x": w0.copy(), "v": np.zeros_like(w0)}
 
     def work(self, state: State, down: Message, task: Task) -> tuple[State, Message]:
-        x, v = state["x"], state["v"]
+        x = state["x"]
         alpha = BETA / task.n_workers if self.alpha is None else self.alpha
         e = alpha * (x - down["w"])
-        for i in range(self.period):
-            g = task.objective.grad(self._look_ahead(x, v), task.batch(state["t"], self.batch))
-            v *= self.momentum
-            v -= self.lr * g
-            x += v
-            if i == 0:
-                x -= e
-            state["t"] += 1
+        _elastic_steps(self, state, task, e)
         return state, freeze(e=e, weight=weight_of(task.source.samples(task.worker)))
-
-    def _look_ahead(self, x: Array, v: Array) -> Array:
-        return x + self.momentum * v if self.momentum else x
 
     def with_lr(self, base: float) -> Self:
         return replace(self, lr=base * (1 - self.momentum))
+
+
+@component
+class AsyncElastic:
+    """The same worker where exchanges are asynchronous: up = its model x (d,) after a period.
+
+    The server forms e = alpha (x - centre) the moment x arrives, adds it to the centre and sends
+    it back. The worker takes its next gradient at the x that it sent; then follows x <- x - e.
+    """
+
+    lr: Annotated[float, Gt(0)] | None = None
+    momentum: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+    period: Annotated[int, Ge(1)] = 10
+    batch: MiniBatch = field(default_factory=MiniBatch)
+
+    def init(self, w0: Array) -> State:
+        return {"t": 0, "x": w0.copy(), "v": np.zeros_like(w0), "exchanged": False}
+
+    def work(self, state: State, down: Message, task: Task) -> tuple[State, Message]:
+        e = down["e"] if state["exchanged"] else np.zeros_like(state["x"])
+        state["exchanged"] = True
+        _elastic_steps(self, state, task, e)
+        weight = weight_of(task.source.samples(task.worker))
+        return state, freeze(x=state["x"].copy(), weight=weight)
+
+    def with_lr(self, base: float) -> Self:
+        return replace(self, lr=base * (1 - self.momentum))
+
+
+def _elastic_steps(local: Elastic | AsyncElastic, state: State, task: Task, e: Array) -> None:
+    """v <- momentum v - lr g(x + momentum v), x <- x + v, ``period`` times; x <- x - e once."""
+    x, v = state["x"], state["v"]
+    for i in range(local.period):
+        at = x + local.momentum * v if local.momentum else x
+        g = task.objective.grad(at, task.batch(state["t"], local.batch))
+        v *= local.momentum
+        v -= local.lr * g
+        x += v
+        if i == 0:
+            x -= e
+        state["t"] += 1

@@ -1,8 +1,8 @@
 """Optimisers as pure rules: ``init(w) -> state`` and ``step(w, g, state, t) -> (w, state)``.
 
-``w`` and ``g`` are left alone, a new w is returned; the state is changed in place. ``lr=None`` stands for
-"estimate it from the data"; :mod:`hemiola.learning_rate` fills it in before a run, through
-``with_lr(base)``, where ``base`` is a good rate for plain SGD on this problem.
+``w`` and ``g`` are left alone and a new w is returned; the state is changed in place. ``lr=None``
+stands for "estimate it from the data"; :mod:`hemiola.learning_rate` fills it in before a run,
+through ``with_lr(base)``, where ``base`` is a good rate for plain SGD on this problem.
 """
 
 from __future__ import annotations
@@ -35,7 +35,11 @@ class SGD:
         return {}
 
     def step(self, w: Array, g: Array, state: State, t: int) -> tuple[Array, State]:
-        return w - _rate(self, t) * g, state
+        return w - self.rate(t) * g, state
+
+    def rate(self, t: int) -> float:
+        """The learning rate at step t."""
+        return _rate(self, t)
 
     def with_lr(self, base: float) -> Self:
         return replace(self, lr=base)
