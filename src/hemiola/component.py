@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import fields
 from typing import Any, TypeVar, cast, dataclass_transform
 
 from pydantic import ConfigDict, ValidationError
@@ -37,17 +38,18 @@ def component(cls: type[T]) -> type[T]:
         try:
             checked(self, *args, **kwargs)
         except ValidationError as error:
-            raise OptionError(f"{cls.__name__}: {_sentence(error)}") from None
+            raise OptionError(f"{cls.__name__}: {_sentence(error, cls)}") from None
 
     functools.update_wrapper(init, checked)  # for inspect.signature
     made.__init__ = init  # type: ignore[method-assign]
     return cast(type[T], made)
 
 
-def _sentence(error: ValidationError) -> str:
+def _sentence(error: ValidationError, cls: type) -> str:
     """The first problem, in words."""
     problem = error.errors()[0]
-    name = str(problem["loc"][0]) if problem["loc"] else "value"
+    place = problem["loc"][0] if problem["loc"] else "value"
+    name = [field.name for field in fields(cls)][place] if isinstance(place, int) else place
     if problem["type"] == "unexpected_keyword_argument":
         return f"there is no option {name!r}."
     if "error" in problem.get("ctx", {}):

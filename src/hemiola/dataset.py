@@ -96,7 +96,9 @@ def make_dataset(
 def _features(X: Any, name: str) -> Any:
     if sparse.issparse(X):
         X = sparse.csr_array(X)
-        X.sum_duplicates()
+        if not X.has_canonical_format:
+            X = X.copy()  # the caller's matrix stays as it is
+            X.sum_duplicates()
     else:
         X = np.asarray(X)
     if X.ndim != 2 or 0 in X.shape:

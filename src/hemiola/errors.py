@@ -19,7 +19,15 @@ class DataError(HemiolaError, ValueError):
 
 
 class OptionError(HemiolaError, ValueError):
-    """An option, a name or a combination of options that makes no sense."""
+    """An option, a name or a combination of options that makes no sense.
+
+    For an option that nothing has, ``path`` is its full name, ``known`` what could be meant.
+    """
+
+    def __init__(self, message: str, path: str | None = None, known: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.path = path
+        self.known = tuple(known)
 
 
 class UnsupportedError(HemiolaError):

@@ -64,6 +64,7 @@ def fit(
     checkpoint: str | Path | None = None,
     resume: bool = False,
     keep_best: bool = False,
+    w0: Array | None = None,
 ) -> Result:
     """Train a model.
 
@@ -80,7 +81,9 @@ def fit(
     ``callbacks``   see :mod:`hemiola.callbacks`;
     ``checkpoint``  a directory: the run's state is kept there, at every evaluation and on Ctrl-C;
     ``resume``      continue from that directory's checkpoint;
-    ``keep_best``   return the weights of the lowest evaluation loss instead of the last ones.
+    ``keep_best``   return the weights of the lowest evaluation loss instead of the last ones;
+    ``w0``          start from these weights (d,), unless a checkpoint is resumed; the objective's
+                    own starting point if None.
 
     Raises :class:`~hemiola.errors.HemiolaError`: :class:`DataError` and :class:`OptionError` for
     input that makes no sense, :class:`DivergedError` with the last good weights when the loss
@@ -106,9 +109,9 @@ def fit(
         else Online(data, seed)
     )
     algorithm = with_learning_rate(algorithm, objective, sample, source, workers)
-    job = Job(
-        algorithm, objective, source, workers, seed, objective.init(sample, stream(seed, "init"))
-    )
+    start = objective.init(sample, stream(seed, "init"))
+    start = start if w0 is None else _starting_point(w0, start)
+    job = Job(algorithm, objective, source, workers, seed, start)
     settings = {
         "algorithm": describe(algorithm),
         "objective": describe(objective),
@@ -301,6 +304,19 @@ def _check_counts(**counts: int | None) -> None:
     for name, value in counts.items():
         if value is not None and (not isinstance(value, int) or value < 1):
             raise OptionError(f"{name} must be a whole number of at least 1, not {value!r}.")
+
+
+def _starting_point(w0: Array, usual: Array) -> Array:
+    """A copy of the given weights (d,), of the type of the usual ones."""
+    w0 = np.asarray(w0)
+    if w0.shape != usual.shape:
+        raise OptionError(
+            f"w0 has shape {w0.shape}, but this objective on these data has weights of shape "
+            f"{usual.shape}."
+        )
+    if w0.dtype.kind not in "iufb" or not np.isfinite(w0).all():
+        raise OptionError("w0 must hold finite numbers.")
+    return w0.astype(usual.dtype)
 
 
 def _check_match(data: Dataset, eval_data: Dataset) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any
 
 from hemiola import optim, partition
@@ -29,6 +29,7 @@ from hemiola.algorithms.model_averaging import model_averaging, one_shot_averagi
 from hemiola.algorithms.ssgd import PAPER as SSGD
 from hemiola.algorithms.ssgd import ssgd
 from hemiola.errors import OptionError, nearest
+from hemiola.options import arguments, unknown_option
 
 
 @dataclass(frozen=True)
@@ -96,9 +97,6 @@ SHORT_NAMES: Mapping[str, str] = {
     "draw": "batch.draw",
 }
 
-_ITSELF = ""
-_Tree = dict[str, Any]
-
 
 def recipe(name: str) -> Recipe:
     """The recipe of this name; raises :class:`OptionError` with the nearest match."""
@@ -119,16 +117,23 @@ def build(name: str, options: Mapping[str, Any] | None = None) -> Algorithm:
     """
     chosen = recipe(name)
     parameters = chosen.parameters
-    tree: _Tree = {}
-    for key, value in (options or {}).items():
-        head = key.split(".")[0]
-        path = SHORT_NAMES[head] + key[len(head) :] if _is_short(head, parameters) else key
-        if path.split(".")[0] not in parameters:
-            known = [*parameters, *(s for s in SHORT_NAMES if _is_short(s, parameters))]
-            raise OptionError(f"{name} has no option {key!r}; {nearest(key, known)}")
-        _insert(tree, path.split("."), value)
-    arguments = {key: _value(key, node, parameters[key].default) for key, node in tree.items()}
-    return chosen.make(**arguments)
+    paths = {path_of(chosen, key): value for key, value in (options or {}).items()}
+    defaults = {key: parameter.default for key, parameter in parameters.items()}
+    return chosen.make(**arguments(paths, defaults, COMPONENTS))
+
+
+def path_of(chosen: Recipe, key: str) -> str:
+    """The full path of an option: ``lr`` may stand for ``optimizer.lr``.
+
+    Raises :class:`OptionError` with the nearest match when the recipe has no such option.
+    """
+    parameters = chosen.parameters
+    head = key.split(".")[0]
+    path = SHORT_NAMES[head] + key[len(head) :] if _is_short(head, parameters) else key
+    if path.split(".")[0] not in parameters:
+        known = [*parameters, *(s for s in SHORT_NAMES if _is_short(s, parameters))]
+        raise unknown_option(chosen.name, key, known)
+    return path
 
 
 def _is_short(head: str, parameters: Mapping[str, Any]) -> bool:
@@ -137,32 +142,3 @@ def _is_short(head: str, parameters: Mapping[str, Any]) -> bool:
         and head not in parameters
         and SHORT_NAMES[head].split(".")[0] in parameters
     )
-
-
-def _insert(tree: _Tree, path: list[str], value: Any) -> None:
-    """``optimizer=adam``, ``optimizer.lr=1``: {"optimizer": {"": "adam", "lr": {"": 1}}}."""
-    for part in path:
-        tree = tree.setdefault(part, {})
-    tree[_ITSELF] = value
-
-
-def _value(key: str, node: _Tree, default: Any) -> Any:
-    """What a node of the option tree stands for: plain text or number, or a component."""
-    itself = node.pop(_ITSELF, None)
-    if key not in COMPONENTS:
-        if node:
-            raise OptionError(f"{key} is a plain value; it has no {next(iter(node))!r}.")
-        return None if itself in ("none", "all") else itself
-    if isinstance(itself, str):
-        known = COMPONENTS[key]
-        if itself not in known:
-            raise OptionError(f"there is no {key} {itself!r}; {nearest(itself, known)}")
-        default = default if type(default) is known[itself] else known[itself]()
-    elif itself is not None:
-        default = itself
-    inside = {field.name: getattr(default, field.name) for field in fields(default)}
-    for name in node:
-        if name not in inside:
-            owner = type(default).__name__
-            raise OptionError(f"{owner} has no option {name!r}; {nearest(name, inside)}")
-    return replace(default, **{name: _value(name, sub, inside[name]) for name, sub in node.items()})

@@ -1,0 +1,40 @@
+"""Every algorithm, small enough to be run hundreds of times."""
+
+from __future__ import annotations
+
+import pytest
+
+from hemiola.algorithms.registry import RECIPES, build
+from hemiola.communicate import Asynchronous, Synchronous
+
+SMALL = {
+    "model-averaging": {"steps": 3},
+    "one-shot-averaging": {"steps": 12},
+    "fedavg": {"participation": 0.6, "epochs": 2, "partition": "dirichlet"},
+    "bmuf": {"steps": 3},
+    "easgd": {"period": 3},
+    "eamsgd": {"period": 3},
+}
+DISCIPLINE = {name: type(build(name).communicate) for name in RECIPES}
+
+
+def _algorithm(name, **options):
+    given = {key.replace("__", "."): value for key, value in options.items()}
+    return build(name, {**SMALL.get(name, {}), **given})
+
+
+@pytest.fixture(scope="session")
+def algorithm():
+    """(name, **options) -> the recipe with few local steps; ``__`` stands for a dot."""
+    return _algorithm
+
+
+def pytest_generate_tests(metafunc):
+    """``any_recipe``, ``synchronous_recipe``, ``asynchronous_recipe``: names of recipes."""
+    names = {
+        "any_recipe": list(RECIPES),
+        "synchronous_recipe": [n for n, kind in DISCIPLINE.items() if kind is Synchronous],
+        "asynchronous_recipe": [n for n, kind in DISCIPLINE.items() if kind is Asynchronous],
+    }
+    for argument in names.keys() & set(metafunc.fixturenames):
+        metafunc.parametrize(argument, names[argument])

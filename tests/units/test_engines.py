@@ -1,0 +1,269 @@
+"""What engines count, tell the server and hand over, whatever the algorithm is."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from hemiola import engines
+from hemiola.aggregate import Average, WeightedMean
+from hemiola.algorithm import Algorithm
+from hemiola.communicate import Asynchronous, Synchronous
+from hemiola.component import component
+from hemiola.engines._drive import refuse_unsupported
+from hemiola.engines.serial import Serial
+from hemiola.engines.simulator import Constant, Simulator
+from hemiola.engines.threads import Threads
+from hemiola.errors import OptionError, UnsupportedError
+from hemiola.objectives import squared
+from hemiola.partition import ShuffleSplit
+from hemiola.training import fit
+from hemiola.types import freeze
+
+ENGINES = [Serial(), Threads(), Simulator()]
+D = 4
+
+
+@dataclass
+class Steps:
+    """Worker k sends k + 1 everywhere, after 2 steps; messages of 8 D + 8 bytes."""
+
+    tasks: list[tuple[int, int]] = field(default_factory=list)
+
+    def init(self, w0):
+        return {"t": 0, "seen": []}
+
+    def work(self, state, down, task):
+        self.tasks.append((task.worker, task.step))
+        state["t"] += 2
+        state["seen"].append(down["w"].copy())
+        return state, freeze(w=np.full(D, task.worker + 1.0), weight=np.array(task.worker + 1.0))
+
+
+@dataclass
+class Told:
+    """An aggregate that remembers what it was told."""
+
+    infos: list = field(default_factory=list)
+    ups: list = field(default_factory=list)
+
+    def init(self, w0, workers):
+        return Average().init(w0, workers)
+
+    def update(self, state, up, info):
+        self.infos.append(info)
+        self.ups.append(np.array(up["w"]))
+        return Average().update(state, {"w": up["w"].copy()}, info)
+
+    def model(self, state):
+        return state["w"]
+
+
+def algorithm(discipline):
+    return Algorithm("test", ShuffleSplit(), Steps(), discipline, WeightedMean(), Told())
+
+
+@pytest.fixture
+def go(line, run):
+    """(discipline, engine, workers, updates) -> algorithm and run."""
+
+    def start(discipline, engine, workers=3, updates=5, seed=0):
+        chosen = algorithm(discipline)
+        return chosen, run(
+            chosen,
+            squared(),
+            line(30, D - 1),
+            workers=workers,
+            updates=updates,
+            engine=engine,
+            seed=seed,
+        )
+
+    return start
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=lambda e: e.name)
+def test_a_round_is_two_messages_a_member(go, engine):
+    _, result = go(Synchronous(), engine)
+    ledger = result.ledger
+    assert (ledger.messages, ledger.local_steps) == (2 * 3 * 5, 2 * 3 * 5)
+    assert ledger.bytes_down == 3 * 5 * 8 * D
+    assert ledger.bytes_up == 3 * 5 * (8 * D + 8)
+    assert ledger.updates == [5, 5, 5]
+    assert ledger.staleness == [5]
+
+
+@pytest.mark.parametrize("engine", [Serial(), Simulator()], ids=lambda e: e.name)
+def test_an_asynchronous_update_is_one_message_each_way(go, engine):
+    _, result = go(Asynchronous(), engine, updates=7)
+    ledger = result.ledger
+    assert ledger.bytes_up == 7 * (8 * D + 8)
+    assert ledger.bytes_down == (3 + 7) * 8 * D  # everyone's first model as well
+    assert ledger.messages == 7 + 3 + 7
+    assert ledger.local_steps == 14
+    assert ledger.updates == [3, 2, 2]
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=lambda e: e.name)
+def test_the_server_is_told_about_rounds(go, engine):
+    chosen, result = go(Synchronous(0.67), engine, updates=6)
+    for step, info in enumerate(chosen.aggregate.infos):
+        assert info.step == step
+        assert tuple(info.workers) == result.workers[step]
+        assert info.weight == sum(k + 1 for k in info.workers)
+        assert (info.staleness, info.n_workers) == (0, 3)
+    assert len(set(result.workers)) > 1
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=lambda e: e.name)
+def test_the_members_messages_are_joined_by_weight(go, engine):
+    chosen, result = go(Synchronous(0.67), engine, updates=6)
+    for members, up in zip(result.workers, chosen.aggregate.ups, strict=True):
+        values = np.array(members) + 1.0
+        np.testing.assert_allclose(up, np.average(values, weights=values))
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=lambda e: e.name)
+def test_the_server_is_told_about_single_messages(go, engine):
+    chosen, result = go(Asynchronous(), engine, updates=9)
+    for step, info in enumerate(chosen.aggregate.infos):
+        assert (info.step, info.n_workers) == (step, 3)
+        assert tuple(info.workers) == result.workers[step]
+        assert info.weight == info.workers[0] + 1
+        assert info.staleness == result.staleness[step]
+        assert (chosen.aggregate.ups[step] == info.workers[0] + 1).all()
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=lambda e: e.name)
+def test_tasks_are_numbered_by_round_or_by_the_workers_own_count(go, engine):
+    chosen, _ = go(Synchronous(), engine, updates=4)
+    assert sorted(chosen.local.tasks) == [(k, r) for k in range(3) for r in range(4)]
+    chosen, result = go(Asynchronous(), engine, updates=8)
+    for k in range(3):
+        steps = [step for worker, step in chosen.local.tasks if worker == k]
+        assert steps == list(range(len(steps)))
+        assert len(steps) >= result.ledger.updates[k]
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=lambda e: e.name)
+def test_all_members_of_a_round_start_from_one_model(go, engine):
+    _, result = go(Synchronous(), engine, updates=4)
+    seen = [state["seen"] for state in result.snapshot["workers"]]
+    expected = [result.w0, *result.models[:-1]]
+    for worker in seen:
+        np.testing.assert_array_equal(worker, expected)
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=lambda e: e.name)
+def test_a_worker_that_never_took_part_has_no_state(go, engine):
+    _, result = go(Synchronous(0.0), engine, workers=6, updates=2)
+    states = result.snapshot["workers"]
+    took_part = {members[0] for members in result.workers}
+    assert {k for k, state in enumerate(states) if state is not None} == took_part
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=lambda e: e.name)
+@pytest.mark.parametrize("discipline", [Synchronous(), Asynchronous()], ids=str)
+def test_events_count_updates_and_time_goes_on(go, engine, discipline):
+    chosen = algorithm(discipline)
+    _, result = go(discipline, engine)
+    job = replace(result.job, algorithm=chosen)
+    with closing(engine.run(job)) as events:
+        found = [(event.step, event.clock) for event in islice(events, 8)]
+    assert [step for step, _ in found] == list(range(1, 9))
+    clocks = [clock for _, clock in found]
+    assert clocks == sorted(clocks) and clocks[0] >= 0
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=lambda e: e.name)
+@pytest.mark.parametrize("discipline", [Synchronous(), Asynchronous()], ids=str)
+def test_a_resumed_clock_and_ledger_go_on(go, engine, discipline):
+    _, result = go(discipline, engine)
+    saved = result.snapshot
+    with closing(engine.run(result.job, saved)) as events:
+        event = next(events)
+        assert event.step == saved["step"] + 1
+        assert event.clock >= saved["clock"]
+        assert sum(event.ledger.updates) > sum(saved["ledger"]["updates"])
+        assert event.ledger.bytes_up > saved["ledger"]["bytes_up"]
+
+
+@pytest.mark.parametrize("engine", [Serial(), Threads()], ids=lambda e: e.name)
+def test_the_callers_time_is_not_counted(go, engine):
+    """A caller that takes its time between two rounds does not slow the run's clock down."""
+    _, result = go(Synchronous(), engine)
+    with closing(engine.run(result.job)) as events:
+        before = next(events)
+        clock, now = before.clock, np.zeros(1)
+        for _ in range(200_000):
+            now += 1  # some 100 ms
+        after = next(events)
+    assert after.clock - clock < 0.05
+
+
+def test_serial_workers_do_not_wait_for_asynchronous_turns(go):
+    _, result = go(Asynchronous(), Serial(), updates=30)
+    assert result.ledger.waiting < 0.02
+
+
+def test_engines_are_found_by_name():
+    for name in engines.names():
+        engine = engines.engine_class(name)()
+        assert engine.name == name
+        assert Synchronous in engine.supports
+    assert {"serial", "threads", "simulator"} <= set(engines.names())
+
+
+def test_an_unknown_engine_is_answered_with_the_nearest():
+    with pytest.raises(OptionError, match="no engine 'thread'; did you mean 'threads'"):
+        engines.engine_class("thread")
+    with pytest.raises(OptionError, match="no engine 'xyz'; known are: .*serial, simulator"):
+        engines.engine_class("xyz")
+
+
+def test_an_engine_without_the_discipline_refuses_by_name(go):
+    @component
+    class RoundsOnly:
+        name: ClassVar[str] = "rounds-only"
+        supports: ClassVar[frozenset[type]] = frozenset({Synchronous})
+
+        def run(self, job, resume=None):
+            refuse_unsupported(job, self.name, self.supports, "serial or simulator")
+            return Serial().run(job, resume)
+
+    _, result = go(Asynchronous(), Serial())
+    with pytest.raises(
+        UnsupportedError,
+        match="rounds-only has no asynchronous discipline, which test needs; use serial or",
+    ):
+        RoundsOnly().run(result.job)
+    _, result = go(Synchronous(), Serial())
+    assert next(RoundsOnly().run(result.job)).step == 1
+
+
+def test_engines_refuse_unknown_options():
+    with pytest.raises(OptionError, match="Simulator: there is no option 'lag'"):
+        Simulator(lag=1.0)
+    with pytest.raises(OptionError, match="Serial"):
+        Serial(workers=3)
+
+
+def test_one_shot_averaging_is_one_round_however_many_are_asked_for(two_classes):
+    result = fit("one-shot-averaging", "logistic", two_classes(), rounds=50)
+    assert result.history.last.rounds == 1
+    assert result.history.last.messages == 2 * 4
+
+
+def test_threads_never_exceed_the_workers(go):
+    _, result = go(Synchronous(), Threads(), workers=7, updates=3)
+    assert result.ledger.updates == [3] * 7
+
+
+def test_simulated_time_is_no_wall_time(go):
+    _, result = go(Synchronous(), Simulator(Constant(1e6)), updates=3)
+    assert result.clocks == [2e6, 4e6, 6e6]

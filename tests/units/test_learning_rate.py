@@ -1,0 +1,210 @@
+"""The estimated learning rate: right where it can be computed, and filled in where it lacks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import sparse
+from threadpoolctl import threadpool_limits
+
+from hemiola.algorithm import MiniBatch
+from hemiola.algorithms.registry import RECIPES, build
+from hemiola.data.streams import LogisticStream
+from hemiola.dataset import make_dataset
+from hemiola.errors import OptionError
+from hemiola.learning_rate import base_rate, with_learning_rate
+from hemiola.objectives import LinearObjective, logistic, squared
+from hemiola.optim import SGD
+from hemiola.partition import Online, Shards
+from hemiola.training import fit
+
+MARGIN = 1.05
+
+
+def known(n=400, *, csr=False):
+    """X'X/n = diag(9, 1), and columns of mean zero: the intercept adds an eigenvalue of 1."""
+    a, b = np.tile([3.0, -3.0], n // 2), np.repeat([1.0, -1.0], n // 2)
+    X = np.column_stack([a, b])
+    return make_dataset(sparse.csr_array(X) if csr else X, np.arange(n) * 1.0, regression=True)
+
+
+def rate_of(algorithm):
+    local = algorithm.local
+    for part in (
+        local,
+        getattr(local, "optimizer", None),
+        getattr(algorithm.aggregate, "optimizer", None),
+    ):
+        if getattr(part, "lr", None) is not None:
+            return part.lr
+    return None
+
+
+def filled(name, data, objective, workers=4, **options):
+    chosen = build(name, {key.replace("__", "."): value for key, value in options.items()})
+    source = Shards(data, chosen.partition, workers, 0)
+    return with_learning_rate(chosen, objective, data, source, workers)
+
+
+@pytest.mark.parametrize("csr", [False, True], ids=["dense", "csr"])
+@pytest.mark.parametrize(
+    ("objective", "curvature"), [(squared(), 1.0), (logistic(), 0.25), (squared(0.5), 1.0)]
+)
+def test_the_rate_is_one_over_the_smoothness_of_a_known_matrix(csr, objective, curvature):
+    data = known(csr=csr)
+    top, mean = 9.0, 9.0 + 1.0 + 1.0
+    whole = base_rate(objective, data, math.inf)
+    assert 1 / whole == pytest.approx(curvature * top * MARGIN + objective.l2, rel=1e-9)
+    assert 1 / base_rate(objective, data, 1) == pytest.approx(curvature * mean + objective.l2)
+    ten = curvature * (0.9 * top * MARGIN + 0.1 * mean) + objective.l2
+    assert 1 / base_rate(objective, data, 10) == pytest.approx(ten, rel=1e-9)
+
+
+def test_the_rate_bounds_the_true_smoothness(two_classes):
+    for seed in range(5):
+        data = two_classes(80, 6, seed=seed)
+        X = np.column_stack([data.X, np.ones(80)])
+        L = 0.25 * np.linalg.eigvalsh(X.T @ X / 80)[-1]
+        assert 0.93 / L <= base_rate(logistic(), data, math.inf) <= 1.001 / L
+
+
+def test_dense_and_sparse_data_get_the_same_rate(two_classes):
+    rates = [base_rate(logistic(), two_classes(80, 6, csr=csr), 8) for csr in (False, True)]
+    assert rates[0] == pytest.approx(rates[1], rel=1e-12)
+
+
+def test_sample_weights_count(two_classes):
+    weight = np.r_[np.full(40, 3.0), np.full(40, 1e-9)]
+    weighted = two_classes(80, 4, weight=weight)
+    half = make_dataset(weighted.X[:40], weighted.y[:40])
+    assert base_rate(logistic(), weighted, math.inf) == pytest.approx(
+        base_rate(logistic(), half, math.inf), rel=1e-6
+    )
+
+
+def test_gradient_descent_at_the_estimated_rate_goes_down(two_classes, line):
+    for data, objective in (
+        (two_classes(80), logistic()),
+        (line(80), squared()),
+        (known(), squared()),
+    ):
+        result = fit(build("ssgd", {"batch_size": "all"}), objective, data, rounds=30, workers=2)
+        assert (np.diff(result.history.column("loss")) <= 1e-15).all()
+
+
+def test_large_data_are_sampled():
+    rng = np.random.default_rng(0)
+    data = make_dataset(rng.normal(size=(30_000, 3)), rng.integers(0, 2, 30_000))
+    few = base_rate(logistic(), data.take(np.arange(10_000)), 32)
+    assert base_rate(logistic(), data, 32) == pytest.approx(few, rel=0.1)
+
+
+@pytest.mark.parametrize("rule", ["heavy-ball", "nesterov"])
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
+def test_momentum_takes_its_gain_back(two_classes, rule, momentum):
+    data = two_classes()
+    plain = rate_of(filled("bmuf", data, logistic()))
+    options = {"optimizer": rule, "momentum": momentum}
+    assert rate_of(filled("bmuf", data, logistic(), **options)) == pytest.approx(
+        plain * (1 - momentum)
+    )
+
+
+def test_elastic_momentum_takes_its_gain_back(two_classes):
+    data = two_classes()
+    plain = rate_of(filled("easgd", data, logistic()))
+    assert rate_of(filled("eamsgd", data, logistic(), momentum=0.8)) == pytest.approx(0.2 * plain)
+
+
+@pytest.mark.parametrize(("rule", "rate"), [("adam", 0.01), ("adamw", 0.01), ("adagrad", 0.1)])
+def test_adaptive_rules_ignore_the_data(two_classes, rule, rate):
+    assert rate_of(filled("bmuf", two_classes(), logistic(), optimizer=rule)) == rate
+    assert rate_of(filled("bmuf", known(), squared(), optimizer=rule)) == rate
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4, 8])
+def test_asynchronous_rates_stay_at_half_the_limit_of_stability(two_classes, workers):
+    data, batch = two_classes(), {"batch_size": "all"}
+    alone = base_rate(logistic(), data, math.inf)
+    late = rate_of(filled("asgd", data, logistic(), workers, **batch))
+    assert late == pytest.approx(alone * math.sin(math.pi / (2 * (2 * (workers - 1) + 1))))
+
+
+def test_joined_gradients_count_as_one_large_batch(two_classes):
+    data = two_classes(80)
+    joined = rate_of(filled("ssgd", data, logistic(), 4, batch_size=5))
+    assert joined == pytest.approx(base_rate(logistic(), data, 20))
+    alone = rate_of(filled("model-averaging", data, logistic(), 4, batch_size=5))
+    assert alone == pytest.approx(base_rate(logistic(), data, 5))
+    assert rate_of(filled("easgd", data, logistic(), 4, batch_size=5)) == pytest.approx(alone)
+
+
+@pytest.mark.parametrize("name", list(RECIPES))
+def test_every_recipe_gets_a_rate_and_given_rates_are_kept(two_classes, name):
+    data = two_classes()
+    assert rate_of(build(name)) is None
+    assert rate_of(filled(name, data, logistic())) > 0
+    given = build(name, {"lr": 0.123})
+    source = Shards(data, given.partition, 4, 0)
+    assert with_learning_rate(given, logistic(), data, source, 4) is given
+
+
+def test_only_what_lacks_is_filled_in(two_classes):
+    data = two_classes()
+    chosen = build("bmuf", {"optimizer": "heavy-ball", "momentum": 0.3, "steps": 7})
+    source = Shards(data, chosen.partition, 4, 0)
+    done = with_learning_rate(chosen, logistic(), data, source, 4)
+    optimizer = replace(done.local.optimizer, lr=None)
+    assert replace(done, local=replace(done.local, optimizer=optimizer)) == chosen
+
+
+def test_objectives_without_an_estimate_need_a_rate(two_classes):
+    class Unknown:
+        pass
+
+    data = two_classes()
+    chosen = build("bmuf")
+    source = Shards(data, chosen.partition, 4, 0)
+    with pytest.raises(OptionError, match=r"bmuf: give a learning rate .* for Unknown"):
+        with_learning_rate(chosen, Unknown(), data, source, 4)
+    given = build("bmuf", {"lr": 0.1})
+    assert with_learning_rate(given, Unknown(), data, source, 4) is given
+
+
+def test_online_batches_count_by_their_size():
+    stream = LogisticStream(n_features=3)
+    sample = stream.draw(np.random.default_rng(0), 2000)
+    chosen = build("ssgd", {"batch_size": 8})
+    done = with_learning_rate(chosen, logistic(), sample, Online(stream, 0), 4)
+    assert rate_of(done) == pytest.approx(base_rate(logistic(), sample, 32))
+
+
+def test_the_rate_is_the_same_whenever_it_is_estimated(two_classes):
+    assert len({base_rate(logistic(), two_classes(), 7) for _ in range(5)}) == 1
+
+
+def test_a_run_does_not_depend_on_the_number_of_blas_threads():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(12_000, 60))
+    data = make_dataset(X, (X[:, 0] + rng.normal(size=12_000) > 0).astype(int))
+    shas = set()
+    for threads in (1, 2, 4):
+        with threadpool_limits(threads, user_api="blas"):
+            shas.add(fit("ssgd", "logistic", data, rounds=2, workers=2).model.sha256)
+    assert len(shas) == 1
+
+
+def test_a_scaled_problem_gets_a_scaled_rate(two_classes):
+    data = two_classes()
+    larger = make_dataset(10 * data.X, data.y)
+    ratio = base_rate(LinearObjective(), data, 4) / base_rate(LinearObjective(), larger, 4)
+    assert 20 < ratio <= 100
+
+
+def test_a_rate_of_zero_is_no_rate():
+    with pytest.raises(OptionError, match="lr should be greater than 0"):
+        SGD(0.0)
+    assert MiniBatch().fraction(40) == pytest.approx(0.1)
