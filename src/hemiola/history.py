@@ -45,13 +45,19 @@ class History:
     """The records of a run, and its final counts.
 
     ``metric`` names the records' score. ``staleness[s]`` counts updates that were s versions old,
-    ``worker_updates[k]`` the messages of worker k.
+    ``lead[s]`` reads by workers s pieces of work ahead of the slowest, ``worker_updates[k]`` the
+    updates by worker k. ``refused`` messages were not finite; ``left`` and ``joined`` count workers
+    that went away and came back.
     """
 
     metric: str = "accuracy"
     records: list[Record] = field(default_factory=list)
     staleness: list[int] = field(default_factory=list)
+    lead: list[int] = field(default_factory=list)
     worker_updates: list[int] = field(default_factory=list)
+    refused: int = 0
+    left: int = 0
+    joined: int = 0
 
     def column(self, name: str) -> Array:
         """One field of all records, (number of records,).
@@ -70,6 +76,17 @@ class History:
         total = sum(self.staleness)
         return sum(s * count for s, count in enumerate(self.staleness)) / total if total else 0.0
 
+    def waiting_share(self) -> float:
+        """The part of the workers' time that they spent waiting."""
+        available = self.last.seconds * max(len(self.worker_updates), 1)
+        return self.last.waiting / available if available else 0.0
+
+    def take(self, ledger: Ledger) -> None:
+        """Copy the counts that stand in no record."""
+        self.staleness, self.lead = list(ledger.staleness), list(ledger.lead)
+        self.worker_updates = list(ledger.updates)
+        self.refused, self.left, self.joined = ledger.refused, ledger.left, ledger.joined
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data; the inverse of :meth:`from_dict`."""
         return asdict(self)
@@ -77,7 +94,7 @@ class History:
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> History:
         records = [Record(**record) for record in plain["records"]]
-        return cls(plain["metric"], records, plain["staleness"], plain["worker_updates"])
+        return cls(**{**plain, "records": records})
 
 
 def record_of(event: Event, rounds: float, values: Sequence[float]) -> Record:

@@ -10,8 +10,9 @@ average sample, and between them (Gower et al., "SGD: General Analysis and Impro
 For a linear model L = c lambda_max(X'X / n) + l2 and L_i = c |x_i|^2 + l2, c the loss's curvature.
 
 Each optimiser makes its own rate of the base (``with_lr``): momentum divides by its long-run gain,
-adaptive rules ignore it. Asynchronous algorithms multiply it by sin(pi / (2 (2 s + 1))) with
-staleness s = K - 1, which keeps them where serial SGD at 1/L is, at half the limit of stability.
+adaptive rules ignore it. Servers that step on stale gradients multiply it by
+sin(pi / (2 (2 s + 1))) with staleness s = K - 1, which keeps them where serial SGD at 1/L is, at
+half the limit of stability; those that divide by 1 + s themselves need no such factor.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def with_learning_rate(
             f"{type(objective).__name__}."
         )
     base = base_rate(objective, data, _batch_size(algorithm, source, workers))
-    if isinstance(algorithm.communicate, Asynchronous):
+    if _steps_on_stale_gradients(algorithm):
         base *= math.sin(math.pi / (2 * (2 * (workers - 1) + 1)))
     filled = _fill(algorithm, base)
     assert isinstance(filled, Algorithm)
@@ -110,6 +111,12 @@ def _batch_size(algorithm: Algorithm, source: Source, workers: int) -> float:
     count = batch.count(n) if n > 1 else max(1.0, float(batch.size))
     joined = not hasattr(local, "optimizer") and not isinstance(algorithm.communicate, Asynchronous)
     return count * (workers if joined and not hasattr(local, "lr") else 1)
+
+
+def _steps_on_stale_gradients(algorithm: Algorithm) -> bool:
+    damped = getattr(algorithm.aggregate, "damping", "none") != "none"
+    own_models = hasattr(algorithm.local, "lr")  # elastic workers step on gradients of their own
+    return isinstance(algorithm.communicate, Asynchronous) and not damped and not own_models
 
 
 def _lacks_rate(part: Any) -> bool:

@@ -27,6 +27,9 @@ FLOORS: dict[float, tuple[str, ...]] = {
     3: ("algorithms",),
     4: (
         "training",
+        "run",
+        "replay",
+        "trace",
         "history",
         "callbacks",
         "checkpoint",

@@ -15,19 +15,33 @@ from typing import Any
 
 from hemiola import optim, partition
 from hemiola.algorithm import Algorithm, MiniBatch
+from hemiola.algorithms.adadelay import PAPER as ADADELAY
+from hemiola.algorithms.adadelay import adadelay
+from hemiola.algorithms.adaptive_revision import PAPER as REVISION
+from hemiola.algorithms.adaptive_revision import adaptive_revision
 from hemiola.algorithms.asgd import PAPER as ASGD
 from hemiola.algorithms.asgd import asgd
 from hemiola.algorithms.bmuf import PAPER as BMUF
 from hemiola.algorithms.bmuf import bmuf
+from hemiola.algorithms.dc_asgd import PAPER as DC_ASGD
+from hemiola.algorithms.dc_asgd import dc_asgd
+from hemiola.algorithms.downpour import PAPER as DOWNPOUR
+from hemiola.algorithms.downpour import downpour
 from hemiola.algorithms.easgd import PAPER as EASGD
 from hemiola.algorithms.easgd import eamsgd, easgd
+from hemiola.algorithms.easgd_async import PAPER as EASGD_ASYNC
+from hemiola.algorithms.easgd_async import eamsgd_async, easgd_async
 from hemiola.algorithms.fedavg import PAPER as FEDAVG
 from hemiola.algorithms.fedavg import fedavg
 from hemiola.algorithms.model_averaging import ONE_SHOT_PAPER as ONE_SHOT
 from hemiola.algorithms.model_averaging import PAPER as AVERAGING
 from hemiola.algorithms.model_averaging import model_averaging, one_shot_averaging
+from hemiola.algorithms.sandblaster import PAPER as SANDBLASTER
+from hemiola.algorithms.sandblaster import sandblaster
 from hemiola.algorithms.ssgd import PAPER as SSGD
 from hemiola.algorithms.ssgd import ssgd
+from hemiola.algorithms.ssp import PAPER as SSP
+from hemiola.algorithms.ssp import ssp
 from hemiola.errors import OptionError, nearest
 from hemiola.options import arguments, unknown_option
 
@@ -59,6 +73,14 @@ _ALL = (
     Recipe("easgd", easgd, EASGD),
     Recipe("eamsgd", eamsgd, EASGD),
     Recipe("asgd", asgd, ASGD),
+    Recipe("ssp", ssp, SSP),
+    Recipe("easgd-async", easgd_async, EASGD_ASYNC),
+    Recipe("eamsgd-async", eamsgd_async, EASGD_ASYNC),
+    Recipe("adadelay", adadelay, ADADELAY),
+    Recipe("adaptive-revision", adaptive_revision, REVISION),
+    Recipe("dc-asgd", dc_asgd, DC_ASGD),
+    Recipe("downpour", downpour, DOWNPOUR),
+    Recipe("sandblaster", sandblaster, SANDBLASTER),
 )
 RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in _ALL}
 

@@ -20,7 +20,8 @@ w          server state ``w``                          (d,)
 s bounds the *lead* in clock ticks, not the staleness in updates. Two kinds of view:
 
 - ``plain``: the current w, which may hold updates of clocks that are not complete yet. Right after
-  CLOCK the gap may be s + 1; a worker blocks on its next READ until it is s.
+  CLOCK the gap may be s + 1; a worker blocks on its next READ until it is s. (With s = 0 this
+  server lets all readers go at once, so updates are those of BSP, added in order of arrival.)
 - ``strict``: only complete clocks - those that every worker has finished - and the reader's own
   later updates (read-my-writes). Updates of one clock are applied in rank order, so s = 0 is BSP:
   synchronous SGD of step K lr on the mean gradient, exactly, whatever the timing.

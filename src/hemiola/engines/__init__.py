@@ -10,6 +10,7 @@ from hemiola.errors import OptionError, nearest
 _FACTORIES = {
     "serial": ("hemiola.engines.serial", "Serial"),
     "threads": ("hemiola.engines.threads", "Threads"),
+    "processes": ("hemiola.engines.processes", "Processes"),
     "simulator": ("hemiola.engines.simulator", "Simulator"),
 }
 

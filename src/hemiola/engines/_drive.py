@@ -135,8 +135,10 @@ class Server:
         self.read, self.local_steps = saved["read"], saved["local_steps"]
         if self.job.trace is not None:
             if saved["trace"] is None:
-                raise CheckpointError("the checkpoint is of a run without a trace; resume it "
-                                      "without one, or start anew.")
+                raise CheckpointError(
+                    "the checkpoint is of a run without a trace; resume it "
+                    "without one, or start anew."
+                )
             self.job.trace.restore(saved["trace"])
         for worker, state in enumerate(saved["workers"]):
             if state is not None:
@@ -233,7 +235,9 @@ def _synchronous(job: Job, executor: Executor, resume: State | None) -> Iterator
     assert isinstance(discipline, Synchronous)
     while True:
         sampled = discipline.members(server.step, job.workers, job.seed)
-        members = [worker for worker in sampled if worker not in server.ticks.away]
+        away = server.ticks.away
+        members = [worker for worker in sampled if worker not in away]
+        members = members or [worker for worker in range(job.workers) if worker not in away]
         for worker in members:
             server.send(worker)
         arrivals = _gather(server, executor, len(members))

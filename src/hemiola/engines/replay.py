@@ -28,14 +28,16 @@ class Replay:
     supports: ClassVar[frozenset[type]] = frozenset({Asynchronous})
 
     def run(self, job: Job, resume: State | None = None) -> Iterator[Event]:
-        """Yield the recorded updates; raises :class:`CheckpointError` if the trace makes no sense."""
+        """Yield the recorded updates; raises :class:`CheckpointError` for an impossible trace."""
         executor = _Executor(job)
         server = Server(job, executor, resume)
         recorded = zip(self.trace.kinds, self.trace.workers, self.trace.seconds, strict=True)
         for kind, worker, seconds in recorded:
             executor.clock = seconds
             if not 0 <= worker < job.workers:
-                raise CheckpointError(f"the trace names worker {worker}, but there are {job.workers}.")
+                raise CheckpointError(
+                    f"the trace names worker {worker}, but there are {job.workers}."
+                )
             if kind == PULL:
                 server.send(worker)
             elif kind == PUSH:

@@ -15,6 +15,8 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import ClassVar
 
+import numpy as np
+
 from hemiola.algorithm import Task
 from hemiola.communicate import Asynchronous, Synchronous
 from hemiola.component import component
@@ -73,6 +75,7 @@ class _Executor:
         for thread in self._threads:
             thread.start()
 
+    @np.errstate(over="ignore", invalid="ignore")  # the server looks at what arrives
     def _serve(self, inbox: SimpleQueue[_Call]) -> None:
         while (call := inbox.get()) is not None:
             try:

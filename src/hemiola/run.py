@@ -1,0 +1,203 @@
+"""Consuming an engine's events: evaluating, notifying, keeping, stopping."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from hemiola.callbacks import Callback
+from hemiola.checkpoint import Checkpoint
+from hemiola.contracts import Engine
+from hemiola.dataset import Batch, Dataset
+from hemiola.errors import DivergedError, OptionError, TrainingInterrupted
+from hemiola.history import History, Record, record_of
+from hemiola.job import Event, Job, Ledger
+from hemiola.result import Model, Result, make_model
+from hemiola.trace import TraceFile
+from hemiola.types import Array, State
+
+_EXPLODED = 1e6
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long a run takes and how often it is looked at, in server updates.
+
+    A synchronous round is one update, an asynchronous one as many as there are workers.
+    """
+
+    updates: int
+    per_round: int
+    every: int
+
+
+@dataclass
+class Run:
+    """One training run: consumes the engine's events, evaluates, keeps and stops.
+
+    ``data`` are the training data that the loss is computed on, ``eval_data`` what the score is
+    computed on (None: the same), ``settings`` plain data to report.
+    """
+
+    job: Job
+    engine: Engine
+    data: Dataset
+    eval_data: Dataset | None
+    settings: dict[str, Any]
+    callbacks: list[Callback]
+    checkpoint: Checkpoint | None = None
+    keep_best: bool = False
+    trace: TraceFile | None = None
+    history: History = field(default_factory=History)
+    good: Array = field(default_factory=lambda: np.empty(0))
+    best: tuple[float, Array] = (np.inf, np.empty(0))
+
+    def train(self, plan: Plan, resume: bool = False) -> Result:
+        state = self._begin(resume)
+        with ExitStack() as stack:
+            stack.enter_context(threadpool_limits(1, user_api="blas"))
+            stack.enter_context(np.errstate(over="ignore", invalid="ignore"))  # seen in the loss
+            interrupted = stack.enter_context(_ctrl_c_sets_a_flag())
+            for callback in self.callbacks:
+                stack.callback(callback.on_end)
+                callback.on_start(self.job, plan.updates)
+            try:
+                stopped = self._loop(plan, state, interrupted)
+            except DivergedError as error:
+                error.result = error.result or self._result("diverged")
+                raise
+            finally:
+                self._save_trace()
+        return self._result(stopped)
+
+    def _save_trace(self) -> None:
+        if self.trace is not None:
+            last = make_model(self.good, self.job.objective, self.data)
+            updates = self.history.last.updates
+            self.trace.save(self.job, self.data, self.settings, updates, last.sha256)
+
+    def _begin(self, resume: bool) -> State | None:
+        """Load the checkpoint, or evaluate the starting point."""
+        if resume:
+            if self.checkpoint is None:
+                raise OptionError("to resume, name the directory of the checkpoint.")
+            state, self.history, self.best = self.checkpoint.load()
+            self.good = self.job.algorithm.aggregate.model(state["server"])
+            return state
+        self.history.metric = "r2" if self.data.classes is None else "accuracy"
+        event = Event(0, 0.0, (), 0, None, Ledger(), lambda: None)
+        self._record(event, self.job.w0, 1)
+        return None
+
+    def _loop(self, plan: Plan, state: State | None, interrupted: threading.Event) -> str:
+        done = "all rounds were done"
+        if state is not None and state["step"] >= plan.updates:
+            return done
+        aggregate = self.job.algorithm.aggregate
+        with closing(self.engine.run(self.job, state)) as events:  # type: ignore[type-var]
+            for event in events:
+                reason = self._notify(event)
+                last = event.step >= plan.updates
+                stop = last or reason is not None or interrupted.is_set()
+                if stop or event.step % plan.every == 0:
+                    record = self._record(event, aggregate.model(event.server), plan.per_round)
+                    reason = self._notify_record(record) or reason
+                    if self.checkpoint is not None:
+                        self.checkpoint.save(event.snapshot(), self.history, self.best)
+                if interrupted.is_set() and not last:
+                    self._interrupt(event.step / plan.per_round)
+                if reason is not None or last:
+                    return reason or done
+        raise AssertionError("engines yield events for ever")
+
+    def _notify(self, event: Event) -> str | None:
+        reasons = [callback.on_update(event) for callback in self.callbacks]
+        return next((reason for reason in reasons if reason), None)
+
+    def _notify_record(self, record: Record) -> str | None:
+        reasons = [callback.on_record(record, self.good) for callback in self.callbacks]
+        return next((reason for reason in reasons if reason), None)
+
+    def _record(self, event: Event, w: Array, per_round: int) -> Record:
+        """Evaluate; raise :class:`DivergedError` when the model is no longer finite."""
+        objective, held_out = self.job.objective, self.eval_data or self.data
+        loss = objective.value(w, Batch(self.data))
+        eval_loss = loss if self.eval_data is None else objective.value(w, Batch(held_out))
+        score = _score(objective.predict(w, held_out.X), held_out)
+        first = self.history.records[0].loss if self.history.records else loss
+        if not np.isfinite(loss) or not np.isfinite(w).all() or loss > _EXPLODED * max(first, 1):
+            self._diverged(event.step / per_round)
+        record = record_of(event, event.step / per_round, (loss, eval_loss, score))
+        self.history.records.append(record)
+        self.history.take(event.ledger)
+        self.good = w
+        if eval_loss < self.best[0]:
+            self.best = (eval_loss, w)
+        return record
+
+    def _diverged(self, rounds: float) -> None:
+        rates = ", ".join(f"{rate:.3g}" for rate in _rates(self.settings["algorithm"]))
+        result = self._result("diverged") if self.history.records else None
+        raise DivergedError(
+            f"training diverged by round {rounds:g} with learning rate {rates or 'unknown'}: the "
+            "loss is not finite or has exploded; try a learning rate ten times smaller "
+            "(-o lr=...), or standardise the features.",
+            result,
+        )
+
+    def _interrupt(self, rounds: float) -> None:
+        where = None if self.checkpoint is None else self.checkpoint.directory
+        raise TrainingInterrupted(
+            f"interrupted after round {rounds:g}", self._result("interrupted"), where
+        )
+
+    def _result(self, stopped: str) -> Result:
+        w = self.best[1] if self.keep_best else self.good
+        model: Model = make_model(w, self.job.objective, self.data)
+        return Result(model, self.history, self.settings, stopped)
+
+
+def _score(predicted: Array, data: Dataset) -> float:
+    """Accuracy, or R^2 for real targets."""
+    if data.classes is not None:
+        return float((predicted == data.y).mean())
+    rest = float(np.square(data.y - predicted).sum())
+    total = float(np.square(data.y - data.y.mean()).sum())
+    return 1 - rest / total if total else 0.0
+
+
+def _rates(settings: Any) -> Iterator[float]:
+    """All learning rates in an algorithm's description."""
+    if isinstance(settings, dict):
+        for key, value in settings.items():
+            if key == "lr" and value is not None:
+                yield value
+            else:
+                yield from _rates(value)
+
+
+@contextmanager
+def _ctrl_c_sets_a_flag() -> Iterator[threading.Event]:
+    """The first Ctrl-C stops the run after the current round, the second at once."""
+    flag = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield flag
+        return
+
+    def handler(number: int, frame: Any) -> None:
+        if flag.is_set():
+            raise KeyboardInterrupt
+        flag.set()
+
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield flag
+    finally:
+        signal.signal(signal.SIGINT, before)
