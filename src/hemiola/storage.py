@@ -61,7 +61,7 @@ def save_nest(path: Path, nest: Any) -> None:
 def load_nest(path: Path) -> Any:
     """Read what :func:`save_nest` wrote. Raises :class:`CheckpointError` for anything else."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             return _restore(json.loads(str(file["tree"])), file)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: there is no such file; check the path.") from None

@@ -225,11 +225,11 @@ class _Run:
             eval_loss = (
                 loss if self.eval_data is None else self.job.objective.value(w, Batch(held_out))
             )
-            score = _score(self.job.objective.predict(w, held_out.X), held_out)
+            reached = score(self.job.objective, w, held_out)
         first = self.history.records[0].loss if self.history.records else loss
         if not np.isfinite(loss) or not np.isfinite(w).all() or loss > _EXPLODED * max(first, 1):
             self._diverged(event.step / per_round)
-        record = record_of(event, event.step / per_round, (loss, eval_loss, score))
+        record = record_of(event, event.step / per_round, (loss, eval_loss, reached))
         self.history.records.append(record)
         self.history.staleness = list(event.ledger.staleness)
         self.history.worker_updates = list(event.ledger.updates)
@@ -271,8 +271,9 @@ def _schedule(algorithm: Algorithm, workers: int, rounds: int, eval_every: int |
     return Schedule(rounds * per_round, per_round, every * per_round)
 
 
-def _score(predicted: Array, data: Dataset) -> float:
-    """Accuracy, or R^2 for real targets."""
+def score(objective: Objective, w: Array, data: Dataset) -> float:
+    """Accuracy of the model w (d,) on the data, or R^2 for real targets."""
+    predicted = objective.predict(w, data.X)
     if data.classes is not None:
         return float((predicted == data.y).mean())
     rest = float(np.square(data.y - predicted).sum())

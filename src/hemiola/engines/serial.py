@@ -35,17 +35,21 @@ class _Executor:
         self._job = job
         self._done: deque[Arrival] = deque()
         self._clock = WallClock()
-        self.now = self._clock.now
+        self._now = 0.0
         self.pause = self._clock.pause
         self.resume = self._clock.resume
 
     def start(self, call: Call) -> None:
         state, up, steps = perform(self._job, call)
-        self._done.append(Arrival(call.task.worker, state, up, steps, self.now()))
+        self._now = self._clock.now()
+        self._done.append(Arrival(call.task.worker, state, up, steps, self._now))
+
+    def now(self) -> float:
+        """When the last piece of work ended: taking turns is not waiting."""
+        return self._now
 
     def next(self) -> Arrival:
-        """Taking turns is not waiting: what is done counts as done when it is asked for."""
-        return self._done.popleft()._replace(finished=self.now())
+        return self._done.popleft()._replace(finished=self._now)
 
     def pending(self) -> list[Arrival]:
         return list(self._done)
@@ -53,3 +57,4 @@ class _Executor:
     def restore(self, arrivals: list[Arrival], clock: float) -> None:
         self._done.extend(arrivals)
         self._clock.set(clock)
+        self._now = clock
