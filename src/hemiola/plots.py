@@ -141,10 +141,14 @@ def _figure(drawn: Mapping[str, Sequence[History]], title: str, time_label: str)
             ax.set_xlabel(names[across] if row == 1 else "")
             ax.margins(x=0.02)
         axes[row, 0].set_ylabel(name if field == "score" else f"training {name}")
-        _scale(axes[row, 0], [run.column(field) for runs in drawn.values() for run in runs], field)
+        _scale(axes[row, 0], _values(drawn, field), field)
     figure.suptitle(title, fontsize=12)
     _legend(figure, drawn)
     return figure
+
+
+def _values(drawn: Mapping[str, Sequence[History]], field: str) -> list[Array]:
+    return [run.column(field) for runs in drawn.values() for run in runs if run.records]
 
 
 def _styles(count: int) -> list[_Style]:

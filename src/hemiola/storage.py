@@ -67,7 +67,7 @@ def load_nest(path: Path) -> Any:
         raise CheckpointError(f"{path}: there is no such file; check the path.") from None
     except PermissionError:
         raise CheckpointError(f"{path}: no permission to read it.") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError,
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RuntimeError,
             zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
         raise CheckpointError(
             f"{path} is damaged or was not written by hemiola; use another copy or start anew."
@@ -76,6 +76,8 @@ def load_nest(path: Path) -> Any:
 
 def _flatten(nest: Any, arrays: list[Array]) -> Any:
     if isinstance(nest, np.ndarray):
+        if nest.dtype.hasobject:
+            raise DataError("arrays of Python objects cannot be stored; make them numbers or text.")
         arrays.append(nest)
         return {_REFERENCE: len(arrays) - 1}
     if isinstance(nest, dict):

@@ -124,7 +124,7 @@ def test_compare_shows_one_table_with_the_gap_to_the_pooled_optimum(hemiola, tmp
     words = ["compare", "breast_cancer", "--algorithms", "ssgd,bmuf", *SMALL, "--seeds", "2"]
     files = ["--json", tmp_path / "c.json", "--plot", tmp_path / "c.png"]
     out = succeeded(hemiola(*words, *files, "-o", "batch_size=16", "-o", "bmuf.eta=0.5"))
-    assert "pooled L-BFGS" in out and "gap" in out and "+-" in out
+    assert "pooled L-BFGS" in out and "gap" in out and " ± " in out
     assert max(map(len, out.splitlines())) <= 100
     found = json.loads((tmp_path / "c.json").read_text())
     assert [len(found["runs"][name]) for name in ("ssgd", "bmuf")] == [2, 2]

@@ -45,3 +45,32 @@ def test_smoothing_keeps_a_constant_and_damps_noise():
     noise = np.random.default_rng(0).normal(size=300)
     np.testing.assert_allclose(smooth(np.ones(50)), 1.0)
     assert smooth(noise)[100:].std() < 0.5 * noise.std()
+
+
+def test_runs_of_different_lengths_are_compared_where_all_have_points():
+    points = curve([history(0, 30), history(1, 11)], "rounds", "loss")
+    assert points.x[0] == 0 and points.x[-1] == 10
+    assert len(points.x) == len(points.y) == len(points.sd)
+
+
+def test_the_first_point_is_not_smoothed_into_the_others():
+    y = np.array([100.0] + [1.0] * 99)
+    np.testing.assert_allclose(smooth(y), y)
+
+
+def test_a_single_record_and_many_labels_can_be_drawn(tmp_path):
+    runs = {f"label {i}": [history(i, 1 + i % 2)] for i in range(12)}
+    plot_histories({**runs, "none": [History()]}, tmp_path / "a.png", "title")
+    assert (tmp_path / "a.png").stat().st_size
+
+
+def test_nothing_to_draw_is_refused(tmp_path):
+    with pytest.raises(OptionError, match="nothing to draw"):
+        plot_histories({"a": [History()]}, tmp_path / "a.png", "title")
+
+
+def test_drawing_leaves_no_global_state(tmp_path):
+    import matplotlib.pyplot as plt
+
+    plot_histories({"a": [history(0)]}, tmp_path / "a.png", "title")
+    assert plt.get_fignums() == []

@@ -11,7 +11,11 @@ Data = Annotated[str, Argument(help="A built-in data set (see `hemiola data`) or
 Engine = Annotated[str, Option(help="serial, threads or simulator; see `hemiola engines`.")]
 Workers = Annotated[int, Option(help="Number of workers, K.")]
 Rounds = Annotated[
-    int, Option(help="Synchronous rounds; an asynchronous round is K updates of the server.")
+    int | None,
+    Option(
+        help="Synchronous rounds; an asynchronous round is K updates of the server.",
+        show_default="300",
+    ),
 ]
 Epochs = Annotated[
     float | None, Option(help="Passes over the data, instead of --rounds.", show_default=False)
@@ -23,7 +27,7 @@ Objective = Annotated[
 L2 = Annotated[
     float | None, Option(help="L2 regularisation; 1/n if not given (scikit-learn's C = 1).")
 ]
-TestSize = Annotated[float, Option(help="Share of the data held out for the score.")]
+TestSize = Annotated[float, Option(help="Share of the data held out for the score; 0: none.")]
 SplitSeed = Annotated[int, Option(help="Of the split into training and test data.")]
 TestData = Annotated[
     str | None, Option(help="A file to test on, instead of a split.", show_default=False)
@@ -41,6 +45,16 @@ Standardize = Annotated[
 ]
 EvalEvery = Annotated[
     int | None, Option(help="Rounds between evaluations; about 100 a run if not given.")
+]
+KeepBest = Annotated[
+    bool, Option("--keep-best", help="Keep the weights of the lowest test loss, not the last ones.")
+]
+TargetLoss = Annotated[float | None, Option(help="Stop once the training loss is this low.")]
+TimeLimit = Annotated[
+    float | None, Option(help="Stop after this many seconds (virtual ones in the simulator).")
+]
+Patience = Annotated[
+    int | None, Option(help="Stop after this many evaluations without a better test loss.")
 ]
 AlgorithmOptions = Annotated[
     list[str] | None,

@@ -191,7 +191,10 @@ def _asynchronous(job: Job, executor: Executor, resume: State | None) -> Iterato
             run.start(worker, 0)
     else:
         read = list(resume["read"])
-        pending = [Arrival(**saved) for saved in copy_state(resume["pending"])]
+        pending = [
+            Arrival(**{**saved, "up": freeze(**saved["up"])})
+            for saved in copy_state(resume["pending"])
+        ]
         executor.restore(pending, resume["clock"])
 
     def snapshot() -> State:
