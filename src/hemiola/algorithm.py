@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -58,7 +59,9 @@ class MiniBatch:
         """
         if self.size is None:
             return n
-        return min(n, max(1, round(self.size * n)) if self.size < 1 else int(self.size))
+        if self.size >= 1:
+            return min(n, int(self.size))
+        return max(1, math.ceil(self.size * n - 1e-9))  # up, so that no tiny batch is left over
 
     def fraction(self, n: int) -> float:
         """The share of a shard of n that a batch holds on average."""

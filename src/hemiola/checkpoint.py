@@ -58,8 +58,11 @@ class Checkpoint:
                     f"{self.path} belongs to another run: its {key} is {_short(theirs)}, here "
                     f"it is {_short(ours)}; use the same settings, or another directory."
                 )
-        loss, weights = nest["best"]
-        return nest["state"], History.from_dict(nest["history"]), (loss, weights)
+        try:
+            loss, weights = nest["best"]
+            return nest["state"], History.from_dict(nest["history"]), (loss, weights)
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{self.path} is damaged: a part is missing.") from error
 
 
 def _short(value: Any) -> str:

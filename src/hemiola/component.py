@@ -13,7 +13,7 @@ from hemiola.errors import OptionError
 
 T = TypeVar("T")
 
-_CONFIG = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+_CONFIG = ConfigDict(arbitrary_types_allowed=True, extra="forbid", allow_inf_nan=False)
 
 
 @dataclass_transform(frozen_default=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -89,8 +89,25 @@ def make_dataset(
             return Dataset(X, y.astype(X.dtype), None, weight, name)
         except (TypeError, ValueError) as error:
             raise DataError(f"{name}: regression needs numbers as targets ({error}).") from error
+    if y.dtype == object and all(isinstance(label, str) for label in y):
+        y = y.astype(str)  # text proper: it can be stored without pickle
     classes, numbers = np.unique(y, return_inverse=True)
     return Dataset(X, numbers.astype(np.intp), classes, weight, name)
+
+
+def as_regression(data: Dataset) -> Dataset:
+    """The same samples with their labels as real targets, for squared loss.
+
+    Raises :class:`DataError` when the labels are not numbers.
+    """
+    if data.classes is None:
+        return data
+    if data.classes.dtype.kind not in "iufb":
+        raise DataError(
+            f"{data.name}: squared loss needs numbers as targets; for classes use logistic, "
+            "softmax or hinge loss."
+        )
+    return replace(data, y=data.classes[data.y].astype(data.dtype), classes=None)
 
 
 def _features(X: Any, name: str) -> Any:

@@ -62,7 +62,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 class TrainingInterrupted(KeyboardInterrupt):
     """Ctrl-C during training. ``result`` holds the model so far, ``checkpoint`` a path or None."""
 
-    def __init__(self, message: str, result: object, checkpoint: object = None) -> None:
+    def __init__(self, message: str, result: object = None, checkpoint: object = None) -> None:
         super().__init__(message)
         self.result = result
         self.checkpoint = checkpoint

@@ -7,7 +7,7 @@ An option addresses a parameter or, by dots, a field of a component: ``steps=5``
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from hemiola.errors import OptionError, nearest
@@ -76,18 +76,27 @@ def _value(path: str, node: _Tree, default: Any, choices: Choices) -> Any:
         default = _chosen(key, itself, default, choices[key])
     elif itself is not None:
         default = itself
+    if default is not None and not _is_component(default):
+        raise OptionError(
+            f"{key} must be one of {', '.join(sorted(choices[key]))}; not {itself!r}."
+        )
     if default is None:
         raise OptionError(f"{key} is not set; choose one as well, as {key}=NAME.")
-    inside = {field.name: getattr(default, field.name) for field in fields(default)}
+    component: Any = default
+    inside = {field.name: getattr(component, field.name) for field in fields(component)}
     for name in node:
         if name not in inside:
             raise unknown_option(type(default).__name__, f"{path}.{name}", inside)
     return replace(
-        default,
+        component,
         **{
             name: _value(f"{path}.{name}", sub, inside[name], choices) for name, sub in node.items()
         },
     )
+
+
+def _is_component(thing: Any) -> bool:
+    return is_dataclass(thing) and not isinstance(thing, type)
 
 
 def _chosen(key: str, name: str, default: Any, known: Mapping[str, type]) -> Any:

@@ -24,6 +24,7 @@ EXTENSIONS = (".png", ".svg", ".pdf")
 _COLUMNS = ("rounds", "local_steps", "seconds")
 _POINTS = 200
 _MARKERS_A_LINE = 7
+_START = 0.03  # share of the records that may leave the picture
 _LOG_FROM = 20.0  # losses that span more than this factor are drawn on a logarithmic axis
 
 # Colours of Okabe and Ito in an order that alternates dark and light; with lines and markers of
@@ -99,16 +100,26 @@ def curve(runs: Sequence[History], across: str, along: str) -> Curve:
 
 
 def smooth(y: Array) -> Array:
-    """An exponential moving average (m,) over about a thirtieth of the points.
+    """Exponentially weighted means (m,) of a curve's points on both sides, so that nothing lags.
 
-    >>> smooth(np.array([1.0, 1.0, 1.0])).tolist()
-    [1.0, 1.0, 1.0]
+    The first point, before training, stays out of it.
+
+    >>> smooth(np.array([0.0, 1.0, 1.0])).tolist()
+    [0.0, 1.0, 1.0]
     """
-    share = 2 / (max(1.0, len(y) / 30) + 1)
-    out = np.array(y, dtype=float)
-    for i in range(1, len(out)):
-        out[i] = share * out[i] + (1 - share) * out[i - 1]
-    return out
+    decay = 1 - 2 / (max(1.0, len(y) / 30) + 1)
+    ones = np.ones(len(y) - 1)
+    inner = _both_ways(y[1:], decay) / _both_ways(ones, decay)
+    return np.concatenate([y[:1], inner])
+
+
+def _both_ways(y: Array, decay: float) -> Array:
+    """sum_j decay^|i - j| y_j"""
+    before, after = np.array(y, dtype=float), np.array(y, dtype=float)
+    for i in range(1, len(y)):
+        before[i] += decay * before[i - 1]
+        after[-1 - i] += decay * after[-i]
+    return before + after - y
 
 
 def _figure(drawn: Mapping[str, Sequence[History]], title: str, time_label: str) -> Figure:
@@ -130,10 +141,14 @@ def _figure(drawn: Mapping[str, Sequence[History]], title: str, time_label: str)
             ax.set_xlabel(names[across] if row == 1 else "")
             ax.margins(x=0.02)
         axes[row, 0].set_ylabel(name if field == "score" else f"training {name}")
-        _scale(axes[row, 0], [run.column(field) for runs in drawn.values() for run in runs], field)
+        _scale(axes[row, 0], _values(drawn, field), field)
     figure.suptitle(title, fontsize=12)
     _legend(figure, drawn)
     return figure
+
+
+def _values(drawn: Mapping[str, Sequence[History]], field: str) -> list[Array]:
+    return [run.column(field) for runs in drawn.values() for run in runs if run.records]
 
 
 def _styles(count: int) -> list[_Style]:
@@ -158,15 +173,18 @@ def _draw(ax: Axes, points: Curve, style: _Style) -> None:
 
 
 def _scale(ax: Axes, values: list[Array], field: str) -> None:
-    """Keep a few extreme values at the start from flattening the curves."""
+    """Keep what happens at the very start from flattening all that follows."""
     pooled = np.concatenate(values)
+    ends = [float(v[-1]) for v in values]
+    low, high = float(pooled.min()), float(pooled.max())
     if field == "loss":
-        if pooled.min() > 0 and pooled.max() / pooled.min() > _LOG_FROM:
+        high = max(float(np.quantile(pooled, 1 - _START)), *ends)
+        if low > 0 and high / low > _LOG_FROM:
             ax.set_yscale("log")
-        return
-    ends = min(float(v[-1]) for v in values)
-    low = min(float(np.quantile(pooled, 0.03)), ends)
-    high = float(pooled.max())
+            ax.set_ylim(low / 1.2, high * 1.2)
+            return
+    else:
+        low = min(float(np.quantile(pooled, _START)), *ends)
     margin = 0.06 * (high - low) or 0.05
     ax.set_ylim(low - margin, high + margin)
 

@@ -130,11 +130,11 @@ class Run:
         objective, held_out = self.job.objective, self.eval_data or self.data
         loss = objective.value(w, Batch(self.data))
         eval_loss = loss if self.eval_data is None else objective.value(w, Batch(held_out))
-        score = _score(objective.predict(w, held_out.X), held_out)
+        reached = score(objective, w, held_out)
         first = self.history.records[0].loss if self.history.records else loss
         if not np.isfinite(loss) or not np.isfinite(w).all() or loss > _EXPLODED * max(first, 1):
             self._diverged(event.step / per_round)
-        record = record_of(event, event.step / per_round, (loss, eval_loss, score))
+        record = record_of(event, event.step / per_round, (loss, eval_loss, reached))
         self.history.records.append(record)
         self.history.take(event.ledger)
         self.good = w
@@ -164,8 +164,9 @@ class Run:
         return Result(model, self.history, self.settings, stopped)
 
 
-def _score(predicted: Array, data: Dataset) -> float:
-    """Accuracy, or R^2 for real targets."""
+def score(objective: Objective, w: Array, data: Dataset) -> float:
+    """Accuracy of the model w (d,) on the data, or R^2 for real targets."""
+    predicted = objective.predict(w, data.X)
     if data.classes is not None:
         return float((predicted == data.y).mean())
     rest = float(np.square(data.y - predicted).sum())

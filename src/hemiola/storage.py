@@ -61,13 +61,13 @@ def save_nest(path: Path, nest: Any) -> None:
 def load_nest(path: Path) -> Any:
     """Read what :func:`save_nest` wrote. Raises :class:`CheckpointError` for anything else."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             return _restore(json.loads(str(file["tree"])), file)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: there is no such file; check the path.") from None
     except PermissionError:
         raise CheckpointError(f"{path}: no permission to read it.") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError,
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RuntimeError,
             zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
         raise CheckpointError(
             f"{path} is damaged or was not written by hemiola; use another copy or start anew."
@@ -76,6 +76,8 @@ def load_nest(path: Path) -> Any:
 
 def _flatten(nest: Any, arrays: list[Array]) -> Any:
     if isinstance(nest, np.ndarray):
+        if nest.dtype.hasobject:
+            raise DataError("arrays of Python objects cannot be stored; make them numbers or text.")
         arrays.append(nest)
         return {_REFERENCE: len(arrays) - 1}
     if isinstance(nest, dict):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from hemiola.algorithm import Algorithm
 from hemiola.algorithms.registry import build
@@ -14,7 +15,7 @@ from hemiola.callbacks import Callback
 from hemiola.checkpoint import Checkpoint, digest
 from hemiola.communicate import Synchronous
 from hemiola.contracts import Engine, Objective, Source, Stream
-from hemiola.dataset import Dataset, make_dataset
+from hemiola.dataset import Dataset, as_regression, make_dataset
 from hemiola.describe import describe
 from hemiola.engines import engine_class
 from hemiola.errors import DataError, OptionError
@@ -80,7 +81,10 @@ def fit(
     (31, 2.0)
     """
     _check_counts(workers=workers, rounds=rounds, eval_every=eval_every)
+    _check_seed(seed)
     data = make_dataset(*data) if isinstance(data, tuple) else data
+    if isinstance(data, Dataset) and "squared" in (objective, getattr(objective, "loss", "")):
+        data = as_regression(data)
     sample = data if isinstance(data, Dataset) else _held_out(data, seed)
     algorithm = build(algorithm) if isinstance(algorithm, str) else algorithm
     objective = make_objective(objective, sample) if isinstance(objective, str) else objective
@@ -93,7 +97,8 @@ def fit(
         if isinstance(data, Dataset)
         else Online(data, seed)
     )
-    algorithm = with_learning_rate(algorithm, objective, sample, source, workers)
+    with threadpool_limits(1, user_api="blas"):  # the estimate's sums, too, have one order
+        algorithm = with_learning_rate(algorithm, objective, sample, source, workers)
     start = objective.init(sample, stream(seed, "init"))
     start = start if w0 is None else _starting_point(w0, start)
     job = Job(
@@ -157,8 +162,13 @@ def _checkpoint(directory: Path, settings: dict[str, Any], job: Job, data: Datas
 
 def _check_counts(**counts: int | None) -> None:
     for name, value in counts.items():
-        if value is not None and (not isinstance(value, int) or value < 1):
+        if value is not None and (not isinstance(value, int | np.integer) or value < 1):
             raise OptionError(f"{name} must be a whole number of at least 1, not {value!r}.")
+
+
+def _check_seed(seed: int) -> None:
+    if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**64:
+        raise OptionError(f"the seed must be a whole number from 0 to 2**64 - 1, not {seed!r}.")
 
 
 def _starting_point(w0: Array, usual: Array) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -138,7 +139,7 @@ def test_one_worker_and_the_centre_are_a_map_of_two_numbers():
     seen = []
     for states, center in exchanges(alpha, gamma_h, 1.0, [0] * 12, 1):
         seen.append((states[0]["x"] + 0.0, center["w"], center["e"][0]))
-    for (x, c, e), (_, c_next, _) in zip(seen, seen[1:], strict=False):
+    for (x, c, e), (_, c_next, _) in pairwise(seen):
         # after a push the worker still has to take its gradient step and subtract e
         stepped = M @ np.array([x, c - e])
         np.testing.assert_allclose((stepped[0] - c) * alpha + c, c_next, rtol=1e-10, atol=1e-12)

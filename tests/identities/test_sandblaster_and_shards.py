@@ -145,5 +145,3 @@ def test_the_number_of_shards_does_not_change_a_run(two_classes, run):
 def test_a_rule_that_is_not_separable_is_refused_by_name():
     with pytest.raises(OptionError, match="Coordinator cannot be sharded"):
         Sharded(Coordinator(), 2)
-    with pytest.raises(OptionError, match="Coordinator cannot be sharded"):
-        build("sandblaster", {"shards": 2})

@@ -101,6 +101,21 @@ def test_relabelling_the_workers_changes_only_the_rounding(two_classes, run, sam
     same(models[2], models[0])
 
 
+@pytest.mark.parametrize("workers", [3, 7])
+def test_gradients_are_added_in_rank_order_exactly(two_classes, run, workers):
+    data, objective, batch = two_classes(62), logistic(0.05), MiniBatch(5)
+    result = run(ssgd(SGD(LR), batch), objective, data, workers=workers, updates=20)
+    w = result.w0
+    for t in range(20):
+        batches = [result.job.source.batch(k, t, batch) for k in range(workers)]
+        drawn = sum(map(len, batches))
+        g = np.zeros_like(w)
+        for one in batches:
+            g = g + len(one) / drawn * objective.grad(w, one)
+        w = w - LR * g
+        assert (w == result.models[t]).all()
+
+
 @pytest.mark.parametrize("workers", [2, 5])
 def test_ssgd_on_whole_shards_is_gradient_descent(two_classes, run, gradient, same, workers):
     data = two_classes(61)

@@ -6,6 +6,8 @@ is multiplied: one worker then has a share of exactly 1, and its message passes 
 
 from __future__ import annotations
 
+import numpy as np
+
 from hemiola.component import component
 from hemiola.types import Array, Message
 
@@ -27,7 +29,7 @@ class WeightedMean:
     """
 
     def lift(self, up: Message, share: float) -> dict[str, Array]:
-        return {name: share * array for name, array in up.items() if name != "weight"}
+        return {name: np.asarray(share * a) for name, a in up.items() if name != "weight"}
 
     def merge(self, a: dict[str, Array], b: dict[str, Array]) -> dict[str, Array]:
         return _sum(a, b)

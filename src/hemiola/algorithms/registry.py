@@ -3,17 +3,18 @@
 An option addresses a parameter of the recipe or, by a dot, a field of one of its components:
 ``steps=5``, ``optimizer=adam``, ``optimizer.lr=0.01``, ``partition=dirichlet``,
 ``partition.alpha=0.3``. Common fields have short names: ``lr``, ``momentum``, ``schedule``,
-``batch_size`` and ``draw``.
+``batch_size`` and ``draw``. Every algorithm has ``shards``: so many servers with a slice of w each.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hemiola import optim, partition
+from hemiola.aggregate import Sharded
 from hemiola.algorithm import Algorithm, MiniBatch
 from hemiola.algorithms.adadelay import PAPER as ADADELAY
 from hemiola.algorithms.adadelay import adadelay
@@ -84,6 +85,9 @@ _ALL = (
 )
 RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in _ALL}
 
+SHARDS = "shards"
+"""An option of every algorithm: so many servers, each with a slice of w."""
+
 COMPONENTS: Mapping[str, Mapping[str, type]] = {
     "optimizer": {
         "sgd": optim.SGD,
@@ -138,10 +142,13 @@ def build(name: str, options: Mapping[str, Any] | None = None) -> Algorithm:
     hemiola.errors.OptionError: bmuf has no option 'etta'; did you mean 'eta'?
     """
     chosen = recipe(name)
-    parameters = chosen.parameters
+    defaults = {key: parameter.default for key, parameter in chosen.parameters.items()}
     paths = {path_of(chosen, key): value for key, value in (options or {}).items()}
-    defaults = {key: parameter.default for key, parameter in parameters.items()}
-    return chosen.make(**arguments(paths, defaults, COMPONENTS))
+    shards = paths.pop(SHARDS) if SHARDS in paths and SHARDS not in defaults else None
+    algorithm = chosen.make(**arguments(paths, defaults, COMPONENTS))
+    if shards is None:
+        return algorithm
+    return replace(algorithm, aggregate=Sharded(algorithm.aggregate, shards))
 
 
 def path_of(chosen: Recipe, key: str) -> str:
@@ -152,8 +159,8 @@ def path_of(chosen: Recipe, key: str) -> str:
     parameters = chosen.parameters
     head = key.split(".")[0]
     path = SHORT_NAMES[head] + key[len(head) :] if _is_short(head, parameters) else key
-    if path.split(".")[0] not in parameters:
-        known = [*parameters, *(s for s in SHORT_NAMES if _is_short(s, parameters))]
+    if path.split(".")[0] not in (*parameters, SHARDS):
+        known = [*parameters, SHARDS, *(s for s in SHORT_NAMES if _is_short(s, parameters))]
         raise unknown_option(chosen.name, key, known)
     return path
 

@@ -36,17 +36,21 @@ class _Executor:
         self._workers = Workers(job)
         self._done: deque[Arrival] = deque()
         self._clock = WallClock()
-        self.now = self._clock.now
+        self._now = 0.0
         self.pause = self._clock.pause
         self.resume = self._clock.resume
 
     def start(self, down: Message, task: Task) -> None:
         up, steps = self._workers.work(down, task)
-        self._done.append(Arrival(task.worker, up, steps, self.now()))
+        self._now = self._clock.now()
+        self._done.append(Arrival(task.worker, up, steps, self._now))
+
+    def now(self) -> float:
+        """When the last piece of work ended: taking turns is not waiting."""
+        return self._now
 
     def next(self) -> Arrival:
-        """Taking turns is not waiting: what is done counts as done when it is asked for."""
-        return self._done.popleft()._replace(finished=self.now())
+        return self._done.popleft()._replace(finished=self._now)
 
     def set_state(self, worker: int, state: State) -> None:
         self._workers.states[worker] = state
@@ -60,3 +64,4 @@ class _Executor:
     def restore(self, arrivals: list[Arrival], clock: float) -> None:
         self._done.extend(arrivals)
         self._clock.set(clock)
+        self._now = clock

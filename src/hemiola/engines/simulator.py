@@ -18,6 +18,7 @@ from typing import Annotated, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from annotated_types import Ge, Gt, Interval
+from pydantic import AllowInfNan
 
 from hemiola.algorithm import Task
 from hemiola.communicate import Asynchronous, Synchronous
@@ -99,7 +100,7 @@ class Simulator:
 
     compute: ComputeTime = field(default_factory=Constant)
     latency: Annotated[float, Ge(0)] = 0.0
-    bandwidth: Annotated[float, Gt(0)] = math.inf
+    bandwidth: Annotated[float, Gt(0), AllowInfNan(True)] = math.inf
     slow_share: Annotated[float, Interval(ge=0, le=1)] = 0.0
     slow_factor: Annotated[float, Ge(1)] = 1.0
 

@@ -17,7 +17,7 @@ import numpy as np
 from annotated_types import Ge
 
 from hemiola.component import component
-from hemiola.dataset import Batch, Dataset
+from hemiola.dataset import Batch, Dataset, as_regression
 from hemiola.errors import DataError
 from hemiola.objectives import kernels
 from hemiola.types import Array
@@ -45,11 +45,7 @@ class LinearObjective:
     def check(self, data: Dataset) -> None:
         """Raise :class:`~hemiola.errors.DataError` when the targets do not fit the loss."""
         if self.loss == "squared":
-            if data.classes is not None and data.classes.dtype.kind not in "iufb":
-                raise DataError(
-                    f"{data.name}: squared loss needs numbers as targets; "
-                    "for classes use logistic, softmax or hinge loss."
-                )
+            as_regression(data)
             return
         if data.classes is None:
             raise DataError(

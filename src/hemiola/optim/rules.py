@@ -180,7 +180,10 @@ def _adam_direction(rule: Adam | AdamW, g: Array, state: State) -> Array:
     m += (1 - rule.beta1) * g
     v *= rule.beta2
     v += (1 - rule.beta2) * g * g
-    # 1 - beta^k by expm1: beta2 is close to 1 and k may be fractional
-    m_hat = m / -math.expm1(k * math.log(rule.beta1))
-    v_hat = v / -math.expm1(k * math.log(rule.beta2))
+    m_hat, v_hat = m / _seen(rule.beta1, k), v / _seen(rule.beta2, k)
     return m_hat / (rule.eps + np.sqrt(v_hat))
+
+
+def _seen(beta: float, k: float) -> float:
+    """1 - beta^k, exact for beta close to 1 and for a fractional k."""
+    return -math.expm1(k * math.log(beta)) if beta else 1.0

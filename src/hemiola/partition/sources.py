@@ -6,7 +6,7 @@ execution, before or after a restart, draws the same samples.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from threading import Lock
 
 import numpy as np
@@ -23,13 +23,14 @@ _DEALS_KEPT = 4
 
 @dataclass(slots=True)
 class _Cursor:
-    """Where a worker is in its shard: one epoch's order, kept because it is used again."""
+    """Where a worker is: an epoch, its first step, its batches and its order of samples."""
 
     mini_batch: MiniBatch
+    epoch: int
+    start: int
     size: int
     steps: int
-    epoch: int = -1
-    order: Array = field(default_factory=lambda: np.empty(0, np.intp))
+    order: Array
 
 
 class Shards:
@@ -80,34 +81,31 @@ class Shards:
 
     def batch(self, worker: int, t: int, mini_batch: MiniBatch) -> Batch:
         cursor = self._cursors[worker]
-        if cursor is None or cursor.mini_batch is not mini_batch:
-            cursor = self._cursors[worker] = self._cursor(worker, mini_batch)
-        epoch, i = divmod(t, cursor.steps)
+        if cursor is None or cursor.mini_batch is not mini_batch or t < cursor.start:
+            cursor = self._cursors[worker] = self._epoch(worker, mini_batch, 0, 0)
+        while t >= cursor.start + cursor.steps:  # a new deal may change the size of the shard
+            cursor = self._epoch(worker, mini_batch, cursor.epoch + 1, cursor.start + cursor.steps)
+            self._cursors[worker] = cursor
         if mini_batch.draw != "shuffled":
-            return Batch(self.data, self._draw(worker, t, epoch, mini_batch))
-        if epoch != cursor.epoch:
-            cursor.order = self._order(worker, epoch, cursor.size)
-            cursor.epoch = epoch
-        return Batch(self.data, cursor.order[i * cursor.size : (i + 1) * cursor.size])
+            return Batch(self.data, self._draw(worker, t, cursor))
+        first = (t - cursor.start) * cursor.size
+        return Batch(self.data, cursor.order[first : first + cursor.size])
 
-    def _cursor(self, worker: int, mini_batch: MiniBatch) -> _Cursor:
-        steps = self.steps_per_epoch(worker, mini_batch)
-        return _Cursor(mini_batch, mini_batch.count(self._sizes[worker]), steps)
+    def _epoch(self, worker: int, mini_batch: MiniBatch, epoch: int, start: int) -> _Cursor:
+        """An epoch of a worker, shuffled unless a batch is the whole shard or draws by itself."""
+        order = self.shard(worker, epoch)
+        size = mini_batch.count(len(order))
+        if mini_batch.draw == "shuffled" and size < len(order):
+            order = stream(self.seed, "order", worker, epoch).permutation(order)
+        return _Cursor(mini_batch, epoch, start, size, -(-len(order) // size), order)
 
-    def _draw(self, worker: int, t: int, epoch: int, mini_batch: MiniBatch) -> Array:
+    def _draw(self, worker: int, t: int, cursor: _Cursor) -> Array:
         """Sample numbers drawn without regard to what was drawn before."""
-        shard = self.shard(worker, epoch)
+        shard, mini_batch = cursor.order, cursor.mini_batch
         rng = stream(self.seed, "draw", worker, t)
         if mini_batch.draw == "replacement":
-            return shard[rng.integers(0, len(shard), size=mini_batch.count(len(shard)))]
+            return shard[rng.integers(0, len(shard), size=cursor.size)]
         return shard[rng.random(len(shard)) < mini_batch.fraction(len(shard))]
-
-    def _order(self, worker: int, epoch: int, batch_size: int) -> Array:
-        """The shard in this epoch's order; a batch that is the whole shard needs none."""
-        shard = self.shard(worker, epoch)
-        if batch_size >= len(shard):
-            return shard
-        return stream(self.seed, "order", worker, epoch).permutation(shard)
 
     def _deal(self, number: int) -> list[Array]:
         with self._lock:

@@ -1,0 +1,128 @@
+"""``hemiola train``: one algorithm, one run."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hemiola.algorithm import Algorithm
+from hemiola.callbacks import Callback, JsonLines
+from hemiola.cli import output
+from hemiola.cli.progress import ProgressBar
+from hemiola.cli.recipes import build_algorithms, refuse_unsupported
+from hemiola.cli.setup import Prepared, Setup, build_engine, count_rounds, prepare
+from hemiola.contracts import Engine
+from hemiola.errors import DivergedError, OptionError, TrainingInterrupted
+from hemiola.plots import check_extension, plot_histories
+from hemiola.result import Result
+from hemiola.training import fit
+
+
+@dataclass(frozen=True)
+class Run:
+    """What ``train`` has beyond the common set-up."""
+
+    algorithm: str
+    options: Sequence[str]
+    seed: int
+    checkpoint: Path | None
+    resume: bool
+    json: Path | None
+    log: Path | None
+    plot: Path | None
+    save: Path | None
+
+    def check(self) -> None:
+        """Everything that would fail after training fails here."""
+        if self.plot is not None:
+            check_extension(self.plot)
+        if self.resume and self.checkpoint is None:
+            raise OptionError("--resume needs the directory to resume from: add --checkpoint DIR.")
+        output.check_places((self.json, self.log, self.plot, self.save), (self.checkpoint,))
+
+
+def train(setup: Setup, run: Run) -> None:
+    """Train, show and write what was asked for."""
+    run.check()
+    engine = build_engine(setup.engine, setup.engine_options)
+    algorithms = build_algorithms([run.algorithm], run.options)
+    refuse_unsupported(algorithms, engine)
+    prepared = prepare(setup)
+    try:
+        result = _fit(setup, run, algorithms[run.algorithm], engine, prepared)
+    except DivergedError as error:
+        saved = _rescued(error.result, run, prepared)
+        message = f"{error} The last good weights are in {saved}." if saved else str(error)
+        raise DivergedError(message) from None
+    except TrainingInterrupted as stop:
+        saved = _rescued(stop.result, run, prepared)
+        model = f"; the model so far is in {saved}" if saved else ""
+        raise TrainingInterrupted(f"{stop}{model}; {_how_to_resume(run)}", stop.result) from None
+    _report(_with_scaling(result, prepared), setup, run, prepared)
+
+
+def _fit(
+    setup: Setup, run: Run, algorithm: Algorithm, engine: Engine, prepared: Prepared
+) -> Result:
+    callbacks: list[Callback] = [ProgressBar(run.algorithm), *setup.callbacks()]
+    if run.log is not None:
+        callbacks.append(JsonLines(run.log))
+    return fit(
+        algorithm,
+        prepared.objective,
+        prepared.train,
+        engine=engine,
+        workers=setup.workers,
+        rounds=count_rounds(setup, algorithm, prepared.train),
+        seed=run.seed,
+        eval_data=prepared.test,
+        eval_every=setup.eval_every,
+        callbacks=callbacks,
+        checkpoint=run.checkpoint,
+        resume=run.resume,
+        keep_best=setup.keep_best,
+    )
+
+
+def _with_scaling(result: Result, prepared: Prepared) -> Result:
+    """The result with a model that takes raw features."""
+    return replace(result, model=replace(result.model, standardizer=prepared.standardizer))
+
+
+def _rescued(result: object, run: Run, prepared: Prepared) -> Path | None:
+    """Save what there is of a run that did not end well, if models are saved at all."""
+    if run.save is None or not isinstance(result, Result):
+        return None
+    _with_scaling(result, prepared).save(run.save)
+    return run.save
+
+
+def _how_to_resume(run: Run) -> str:
+    if run.checkpoint is None:
+        return "with --checkpoint DIR it could be resumed"
+    words = [word for word in sys.argv[1:] if word != "--resume"]
+    return f"resume with: hemiola {shlex.join([*words, '--resume'])}"
+
+
+def _report(result: Result, setup: Setup, run: Run, prepared: Prepared) -> None:
+    data, engine = prepared.describe(), setup.engine
+    if run.json is not None:
+        output.write_json(run.json, output.document(result, data, setup.keep_best))
+    if run.plot is not None:
+        title = f"{prepared.train.name}, {setup.workers} workers, engine {engine}"
+        curves = {run.algorithm: [result.history]}
+        plot_histories(curves, run.plot, title, output.seconds_label(engine))
+    if run.save is not None:
+        result.save(run.save)
+    console = output.console(stderr=str(run.json) == "-")
+    console.print(f"{run.algorithm} on {prepared.words()}", markup=False, highlight=False)
+    console.print(output.summary(result, data, setup.keep_best))
+    table = output.staleness(result.history)
+    if table is not None:
+        console.print(output.staleness_words(result.history), highlight=False)
+        console.print(table, "")
+    places = {"figure": run.plot, "model": run.save, "JSON": run.json, "log": run.log}
+    output.name_places(console, places)

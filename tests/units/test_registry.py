@@ -1,0 +1,170 @@
+"""Algorithms by name, options as text."""
+
+from __future__ import annotations
+
+import pytest
+
+from hemiola.algorithm import MiniBatch
+from hemiola.algorithms import (
+    asgd,
+    bmuf,
+    eamsgd,
+    easgd,
+    fedavg,
+    model_averaging,
+    one_shot_averaging,
+    ssgd,
+)
+from hemiola.algorithms.registry import COMPONENTS, RECIPES, build, recipe
+from hemiola.errors import OptionError
+from hemiola.optim import SGD, Adam, Cosine, HeavyBall, Step, WarmUp
+from hemiola.partition import ByLabel, Dirichlet, RandomSampling, ShuffleSplit
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("ssgd", ssgd),
+        ("model-averaging", model_averaging),
+        ("one-shot-averaging", one_shot_averaging),
+        ("fedavg", fedavg),
+        ("bmuf", bmuf),
+        ("easgd", easgd),
+        ("eamsgd", eamsgd),
+        ("asgd", asgd),
+    ],
+)
+def test_a_name_alone_is_the_recipe_with_its_defaults(name, make):
+    assert build(name) == make()
+    assert build(name).name == name
+
+
+@pytest.mark.parametrize("name", list(RECIPES))
+def test_every_recipe_names_its_paper_and_explains_itself(name):
+    chosen = recipe(name)
+    assert chosen.name == name
+    assert any(character.isdigit() for character in chosen.paper)
+    assert len(chosen.summary) > 20 and not chosen.summary.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("bmuf", {"steps": "5"}, bmuf(steps=5)),
+        ("bmuf", {"eta": "none"}, bmuf(eta=None)),
+        ("bmuf", {"eta": "0.5", "nesterov": "false"}, bmuf(eta=0.5, nesterov=False)),
+        ("bmuf", {"lr": "0.1"}, bmuf(optimizer=SGD(0.1))),
+        ("bmuf", {"optimizer": "adam"}, bmuf(optimizer=Adam())),
+        ("bmuf", {"lr": "0.1", "optimizer": "adam"}, bmuf(optimizer=Adam(0.1))),
+        ("bmuf", {"optimizer.lr": "0.1", "optimizer": "adam"}, bmuf(optimizer=Adam(0.1))),
+        (
+            "bmuf",
+            {"optimizer": "heavy-ball", "momentum": "0.5"},
+            bmuf(optimizer=HeavyBall(momentum=0.5)),
+        ),
+        ("bmuf", {"batch_size": "32"}, bmuf(batch=MiniBatch(32))),
+        ("bmuf", {"batch_size": "0.25"}, bmuf(batch=MiniBatch(0.25))),
+        ("bmuf", {"batch_size": "all"}, bmuf(batch=MiniBatch(None))),
+        ("bmuf", {"draw": "bernoulli"}, bmuf(batch=MiniBatch(0.1, "bernoulli"))),
+        ("bmuf", {"partition": "dirichlet"}, bmuf(partition=Dirichlet())),
+        (
+            "bmuf",
+            {"partition": "dirichlet", "partition.alpha": "0.3"},
+            bmuf(partition=Dirichlet(0.3)),
+        ),
+        (
+            "ssgd",
+            {"partition": "by-label", "partition.pieces": 3},
+            ssgd(partition=ByLabel(3)),
+        ),
+        ("ssgd", {"partition.reshuffle_every": "2"}, ssgd(partition=ShuffleSplit(2))),
+        (
+            "ssgd",
+            {"partition": "random-sampling", "partition.capacity": "9"},
+            ssgd(partition=RandomSampling(9)),
+        ),
+        ("ssgd", {"schedule": "step"}, ssgd(SGD(schedule=Step()))),
+        (
+            "ssgd",
+            {"schedule": "step", "schedule.every": "7"},
+            ssgd(SGD(schedule=Step(every=7))),
+        ),
+        ("ssgd", {"optimizer.schedule": "cosine"}, ssgd(SGD(schedule=Cosine()))),
+        ("ssgd", {"schedule": "warm-up", "schedule.steps": 9}, ssgd(SGD(schedule=WarmUp(9)))),
+        ("ssgd", {"optimizer": Adam(0.5)}, ssgd(Adam(0.5))),
+        ("easgd", {"lr": "0.2", "period": 4}, easgd(lr=0.2, period=4)),
+        ("eamsgd", {"momentum": "0.5"}, eamsgd(momentum=0.5)),
+        ("fedavg", {"participation": "0.3", "epochs": "2"}, fedavg(0.3, 2)),
+        ("fedavg", {"carry": "average"}, fedavg(carry="average")),
+    ],
+)
+def test_options_are_read(name, options, expected):
+    assert build(name, options) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("bmuff", {}, "no algorithm 'bmuff'; did you mean 'bmuf'"),
+        ("zzz", {}, "no algorithm 'zzz'; known are: asgd, bmuf,"),
+        ("bmuf", {"etta": 1}, "bmuf has no option 'etta'; did you mean 'eta'"),
+        ("bmuf", {"batchsize": 1}, "bmuf has no option 'batchsize'; did you mean 'batch_size'"),
+        ("ssgd", {"steps": 1}, "ssgd has no option 'steps'"),
+        ("easgd", {"optimizer": "adam"}, "easgd has no option 'optimizer'"),
+        ("bmuf", {"optimizer": "adamm"}, "no optimizer 'adamm'; did you mean 'adam'"),
+        ("bmuf", {"partition": "shuffle"}, "no partition 'shuffle'; did you mean 'shuffle-split'"),
+        ("bmuf", {"schedule": "cosinus"}, "no schedule 'cosinus'; did you mean 'cosine'"),
+        ("bmuf", {"momentum": 0.5}, "SGD has no option 'momentum'"),
+        ("bmuf", {"partition.alpha": 1}, "ShuffleSplit has no option 'alpha'"),
+        ("bmuf", {"steps.many": 1}, "steps is a plain value"),
+        ("bmuf", {"steps": "many"}, "steps should be a valid integer, not 'many'"),
+        ("bmuf", {"steps": 0}, "steps should be greater than or equal to 1, not 0"),
+        ("bmuf", {"eta": 1.5}, "BlockMomentum: .*should be less than 1, not 1.5"),
+        ("bmuf", {"lr": "-1"}, "SGD: lr should be greater than 0, not '-1'"),
+        ("bmuf", {"lr": "fast"}, "SGD: lr should be a valid number, not 'fast'"),
+        ("bmuf", {"batch_size": "2.5"}, "MiniBatch: size"),
+        ("bmuf", {"draw": "sorted"}, "MiniBatch: draw"),
+        ("fedavg", {"participation": 2}, "less than or equal to 1, not 2"),
+        ("fedavg", {"carry": "lose"}, "LocalSteps: carry"),
+    ],
+)
+def test_mistakes_are_answered_with_the_nearest_match(name, options, message):
+    with pytest.raises(OptionError, match=message):
+        build(name, options)
+
+
+def test_a_value_that_is_out_of_range_is_called_by_its_name():
+    for options, name in (({"eta": 1.5}, "eta"), ({"zeta": 0}, "zeta"), ({"nesterov": 7}, "nest")):
+        with pytest.raises(OptionError, match=f"BlockMomentum: {name}"):
+            build("bmuf", options)
+    with pytest.raises(OptionError, match="Synchronous: participation"):
+        build("fedavg", {"participation": 2})
+    with pytest.raises(OptionError, match="Elastic: alpha"):
+        build("easgd", {"alpha": 2})
+
+
+@pytest.mark.parametrize("value", [3, 0.5, ["adam"], True])
+def test_a_component_that_is_none_is_refused(value):
+    for key in ("optimizer", "partition", "batch"):
+        with pytest.raises(OptionError):
+            build("bmuf", {key: value})
+
+
+def test_every_name_of_a_component_builds():
+    for key, known in COMPONENTS.items():
+        for name, kind in known.items():
+            path = "optimizer.schedule" if key == "schedule" else key
+            chosen = build("bmuf", {path: name})
+            parts = (
+                chosen.partition,
+                chosen.local.batch,
+                chosen.local.optimizer,
+                chosen.local.optimizer.schedule,
+            )
+            assert any(isinstance(part, kind) for part in parts)
+
+
+def test_options_do_not_change_the_defaults():
+    before = bmuf()
+    build("bmuf", {"lr": 0.5, "batch_size": 3, "partition.reshuffle_every": 1})
+    assert build("bmuf") == before == bmuf()
