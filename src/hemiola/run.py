@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from hemiola.callbacks import Callback
 from hemiola.checkpoint import Checkpoint
-from hemiola.contracts import Engine
+from hemiola.contracts import Engine, Objective
 from hemiola.dataset import Batch, Dataset
 from hemiola.errors import DivergedError, OptionError, TrainingInterrupted
 from hemiola.history import History, Record, record_of
