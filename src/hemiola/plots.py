@@ -79,7 +79,46 @@ def plot_histories(
     drawn = {label: list(runs) for label, runs in histories.items() if any(r.records for r in runs)}
     if not drawn:
         raise OptionError("there is nothing to draw: no run has a record.")
-    figure = _figure(drawn, title, time_label)
+    _save(_figure(drawn, title, time_label), path)
+
+
+def plot_asynchrony(
+    histories: Mapping[str, History], path: str | Path, title: str, time_label: str = "seconds"
+) -> None:
+    """Draw the distribution of staleness, and loss against updates and against time.
+
+    One run a label. Raises as :func:`plot_histories` does.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    check_extension(path)
+    figure = Figure(figsize=(12.5, 4.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, middle, right = figure.subplots(1, 3)
+    for (label, history), style in zip(histories.items(), _styles(len(histories)), strict=True):
+        counts = np.array(history.staleness or [0], dtype=float)
+        share = counts / max(counts.sum(), 1)
+        left.step(
+            np.arange(len(share)), share, where="mid", color=style.colour, linestyle=style.line,
+            label=f"{label}: mean {history.mean_staleness():.1f}, max {len(counts) - 1}",
+        )  # fmt: skip
+        _draw(middle, curve([history], "updates", "loss"), style)
+        _draw(right, curve([history], "seconds", "loss"), style)
+    left.set(xlabel="staleness in updates", ylabel="share of updates")
+    left.legend(fontsize=8, frameon=False)
+    middle.set(xlabel="updates", ylabel="training loss")
+    right.set(xlabel=time_label, ylabel="training loss")
+    for ax in (left, middle, right):
+        ax.grid(alpha=0.3, linewidth=0.6)
+        ax.spines[["top", "right"]].set_visible(False)
+    for ax in (middle, right):
+        _scale(ax, [history.column("loss") for history in histories.values()], "loss")
+    figure.suptitle(title, fontsize=12)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: str | Path) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, format=Path(path).suffix.lower()[1:], dpi=130)
     write_atomically(Path(path), buffer.getvalue())

@@ -110,6 +110,13 @@ def train(
     log: Annotated[Path | None, Option(help="Write one JSON line an evaluation.")] = None,
     plot: flags.Plot = None,
     save: Annotated[Path | None, Option(help="Write the model, for `hemiola predict`.")] = None,
+    trace: Annotated[
+        Path | None,
+        Option(help="Asynchronous runs: record the order of events, for `hemiola replay`."),
+    ] = None,
+    staleness_plot: Annotated[
+        Path | None, Option(help="Draw staleness, and loss against updates and time, to a file.")
+    ] = None,
     option: flags.AlgorithmOptions = None,
     engine_option: flags.EngineOptions = None,
 ) -> None:
@@ -126,7 +133,11 @@ def train(
         label, standardize, eval_every, keep_best, target_loss, time_limit, patience,
         engine_option or (),
     )  # fmt: skip
-    run_train(setup, Run(algorithm, option or (), seed, checkpoint, resume, json, log, plot, save))
+    run = Run(
+        algorithm, option or (), seed, checkpoint, resume, json, log, plot, save, trace,
+        staleness_plot,
+    )  # fmt: skip
+    run_train(setup, run)
 
 
 @app.command(
@@ -160,6 +171,9 @@ def compare(
     patience: flags.Patience = None,
     json: flags.Json = None,
     plot: flags.Plot = None,
+    staleness_plot: Annotated[
+        Path | None, Option(help="Draw staleness, and loss against updates and time, to a file.")
+    ] = None,
     option: flags.AlgorithmOptions = None,
     engine_option: flags.EngineOptions = None,
 ) -> None:
@@ -179,7 +193,30 @@ def compare(
         engine_option or (),
     )  # fmt: skip
     names = [name.strip() for name in algorithms.split(",") if name.strip()]
-    run_compare(setup, Comparison(names, option or (), range(seed, seed + seeds), json, plot))
+    wanted = Comparison(
+        names, option or (), range(seed, seed + seeds), json, plot, staleness_plot
+    )  # fmt: skip
+    run_compare(setup, wanted)
+
+
+@app.command(
+    epilog=_examples(
+        "hemiola train digits --algorithm asgd --engine threads --trace run.trace",
+        "hemiola replay run.trace",
+        "hemiola replay run.trace --until 100 --save early.npz",
+    )
+)
+@_plain_errors
+def replay(
+    trace: Annotated[Path, Argument(help="A file recorded by `hemiola train --trace`.")],
+    until: Annotated[int | None, Option(help="Stop after this many updates.")] = None,
+    json: flags.Json = None,
+    save: Annotated[Path | None, Option(help="Write the model at that point.")] = None,
+) -> None:
+    """Repeat an asynchronous run in its recorded order, to the same bits."""
+    from hemiola.cli.replay import replay as run_replay
+
+    run_replay(trace, until, json, save)
 
 
 @app.command(

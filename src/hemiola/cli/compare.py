@@ -18,7 +18,7 @@ from hemiola.cli.recipes import build_algorithms, refuse_unsupported
 from hemiola.cli.setup import Prepared, Setup, build_engine, count_rounds, prepare
 from hemiola.contracts import Engine
 from hemiola.errors import DivergedError, OptionError, TrainingInterrupted
-from hemiola.plots import check_extension, plot_histories
+from hemiola.plots import check_extension, plot_asynchrony, plot_histories
 from hemiola.reference import pooled_optimum
 from hemiola.result import Result
 from hemiola.run import score
@@ -42,14 +42,16 @@ class Comparison:
     seeds: range
     json: Path | None
     plot: Path | None
+    staleness_plot: Path | None = None
 
     def check(self) -> None:
         """Everything that would fail after training fails here."""
         if not self.names or not self.seeds:
             raise OptionError("give at least one algorithm and one seed.")
-        if self.plot is not None:
-            check_extension(self.plot)
-        output.check_places((self.json, self.plot))
+        for picture in (self.plot, self.staleness_plot):
+            if picture is not None:
+                check_extension(picture)
+        output.check_places((self.json, self.plot, self.staleness_plot))
 
 
 def compare(setup: Setup, wanted: Comparison) -> None:
@@ -126,6 +128,11 @@ def _report(setup: Setup, wanted: Comparison, prepared: Prepared, results: Resul
         histories = {name: [r.history for r in runs] for name, runs in results.items()}
         title = f"{prepared.train.name}, {setup.workers} workers, engine {setup.engine}"
         plot_histories(histories, wanted.plot, title, output.seconds_label(setup.engine))
+    if wanted.staleness_plot is not None and any(results.values()):
+        firsts = {name: runs[0].history for name, runs in results.items() if runs}
+        title = f"{prepared.train.name}, {setup.workers} workers, engine {setup.engine}"
+        label = output.seconds_label(setup.engine)
+        plot_asynchrony(firsts, wanted.staleness_plot, title, label)
     if wanted.json is not None:
         data = prepared.describe()
         runs = {
@@ -143,7 +150,8 @@ def _report(setup: Setup, wanted: Comparison, prepared: Prepared, results: Resul
     )
     console.print(_table(setup, prepared, results, best))
     console.print(LEGEND)
-    output.name_places(console, {"figure": wanted.plot, "JSON": wanted.json})
+    places = {"figure": wanted.plot, "JSON": wanted.json}
+    output.name_places(console, places | {"figure of staleness": wanted.staleness_plot})
 
 
 def _optimum(prepared: Prepared) -> dict[str, float] | None:

@@ -152,12 +152,24 @@ def summary(result: Result, data: dict[str, Any], best: bool = False) -> Table:
         f"{last.messages:,} messages",
         "waiting": f"{waiting_share(last, result.settings['workers']):.1%} of the workers' time",
         "mean staleness": f"{history.mean_staleness():.2f}",
-        "stopped": result.stopped,
-        "weights sha256": result.model.sha256[:16],
+        "worker updates": _updates(history),
     }
+    if history.lead and len(history.lead) > 1:
+        rows["lead"] = f"at most {len(history.lead) - 1} pieces of work ahead of the slowest"
+    if history.refused:
+        rows["refused"] = f"{history.refused:,} messages were not finite and were not applied"
+    if history.left or history.joined:
+        rows["workers"] = f"{history.left} went away, {history.joined} came back"
+    rows |= {"stopped": result.stopped, "weights sha256": result.model.sha256[:16]}
     for row in rows.items():
         table.add_row(*row)
     return table
+
+
+def _updates(history: History) -> str:
+    """The fewest, the mean and the most updates by a worker."""
+    counts = history.worker_updates or [0]
+    return f"{min(counts):,} to {max(counts):,}, mean {sum(counts) / len(counts):,.1f}"
 
 
 def staleness(history: History) -> Table | None:

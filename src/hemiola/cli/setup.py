@@ -15,7 +15,7 @@ from hemiola.data import Standardizer, load, split
 from hemiola.dataset import Dataset
 from hemiola.engines import engine_class
 from hemiola.engines.simulator import Constant, LogNormal, Stragglers, Uniform
-from hemiola.errors import DataError, OptionError, nearest
+from hemiola.errors import CheckpointError, DataError, OptionError, nearest
 from hemiola.objectives import LinearObjective
 from hemiola.options import Choices, arguments, parse_options, unknown_option
 from hemiola.training import make_objective
@@ -54,6 +54,27 @@ class Setup:
     time_limit: float | None
     patience: int | None
     engine_options: Sequence[str]
+
+    def origin(self) -> dict[str, Any]:
+        """What says which data a run is on: enough for :func:`prepare`."""
+        names = ("data", "objective", "l2", "test_size", "split_seed", "test_data", "label")
+        return {name: getattr(self, name) for name in (*names, "standardize")}
+
+    @classmethod
+    def of_origin(cls, origin: dict[str, Any]) -> Setup:
+        """The set-up of a recorded run, as far as its data go.
+
+        Raises :class:`CheckpointError` when the recorder did not know them.
+        """
+        if "data" not in origin:
+            raise CheckpointError(
+                "the trace does not say which data it is of; it was recorded "
+                "from Python: use hemiola.replay.replay(trace, data)."
+            )
+        rest = {field.name: None for field in fields(cls)}
+        plain = {**rest, "engine": "serial", "workers": 1, "keep_best": False}
+        known = {key: value for key, value in origin.items() if key in rest}
+        return cls(**{**plain, **known, "engine_options": ()})
 
     def callbacks(self) -> list[Callback]:
         """New ones that stop a run as asked for."""

@@ -16,8 +16,9 @@ from hemiola.cli.recipes import build_algorithms, refuse_unsupported
 from hemiola.cli.setup import Prepared, Setup, build_engine, count_rounds, prepare
 from hemiola.contracts import Engine
 from hemiola.errors import DivergedError, OptionError, TrainingInterrupted
-from hemiola.plots import check_extension, plot_histories
+from hemiola.plots import check_extension, plot_asynchrony, plot_histories
 from hemiola.result import Result
+from hemiola.trace import TraceFile
 from hemiola.training import fit
 
 
@@ -34,14 +35,18 @@ class Run:
     log: Path | None
     plot: Path | None
     save: Path | None
+    trace: Path | None
+    staleness_plot: Path | None
 
     def check(self) -> None:
         """Everything that would fail after training fails here."""
-        if self.plot is not None:
-            check_extension(self.plot)
+        for picture in (self.plot, self.staleness_plot):
+            if picture is not None:
+                check_extension(picture)
         if self.resume and self.checkpoint is None:
             raise OptionError("--resume needs the directory to resume from: add --checkpoint DIR.")
-        output.check_places((self.json, self.log, self.plot, self.save), (self.checkpoint,))
+        files = (self.json, self.log, self.plot, self.save, self.trace, self.staleness_plot)
+        output.check_places(files, (self.checkpoint,))
 
 
 def train(setup: Setup, run: Run) -> None:
@@ -84,6 +89,7 @@ def _fit(
         checkpoint=run.checkpoint,
         resume=run.resume,
         keep_best=setup.keep_best,
+        trace=None if run.trace is None else TraceFile(run.trace, setup.origin()),
     )
 
 
@@ -117,6 +123,8 @@ def _report(result: Result, setup: Setup, run: Run, prepared: Prepared) -> None:
         plot_histories(curves, run.plot, title, output.seconds_label(engine))
     if run.save is not None:
         result.save(run.save)
+    if run.staleness_plot is not None:
+        plot_asynchrony({run.algorithm: result.history}, run.staleness_plot, run.algorithm)
     console = output.console(stderr=str(run.json) == "-")
     console.print(f"{run.algorithm} on {prepared.words()}", markup=False, highlight=False)
     console.print(output.summary(result, data, setup.keep_best))
@@ -125,4 +133,5 @@ def _report(result: Result, setup: Setup, run: Run, prepared: Prepared) -> None:
         console.print(output.staleness_words(result.history), highlight=False)
         console.print(table, "")
     places = {"figure": run.plot, "model": run.save, "JSON": run.json, "log": run.log}
+    places |= {"trace": run.trace, "figure of staleness": run.staleness_plot}
     output.name_places(console, places)
