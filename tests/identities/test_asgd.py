@@ -33,9 +33,12 @@ class Recording:
     def init(self, w0, workers):
         return self.inner.init(w0, workers)
 
-    def update(self, state, up, info):
+    def pull(self, state, worker):
+        return self.inner.pull(state, worker)
+
+    def push(self, state, up, info):
         self.messages.append((up, info))
-        return self.inner.update(state, up, info)
+        return self.inner.push(state, up, info)
 
     def model(self, state):
         return self.inner.model(state)
@@ -45,7 +48,9 @@ class Recording:
 @pytest.mark.parametrize("optimizer", [SGD(LR), HeavyBall(0.1), Adam(0.1)])
 def test_asgd_of_one_worker_is_sgd_exactly(two_classes, run, engine, optimizer):
     data, objective = two_classes(), logistic(0.1)
-    result = run(asgd(optimizer, BATCH), objective, data, workers=1, updates=40, engine=engine)
+    result = run(
+        asgd(optimizer, batch=BATCH), objective, data, workers=1, updates=40, engine=engine
+    )
     w = result.w0.copy()
     memory = optimizer.init(w)
     for t in range(40):
@@ -59,7 +64,7 @@ def test_asgd_of_one_worker_is_sgd_exactly(two_classes, run, engine, optimizer):
 def test_asgd_of_one_worker_is_ssgd_of_one_worker(two_classes, run, engine):
     data = two_classes()
     one, other = (
-        run(make(SGD(LR), BATCH), logistic(), data, workers=1, updates=40, engine=engine)
+        run(make(SGD(LR), batch=BATCH), logistic(), data, workers=1, updates=40, engine=engine)
         for make in (asgd, ssgd)
     )
     assert (one.last == other.last).all()
@@ -69,7 +74,12 @@ def test_asgd_of_one_worker_is_ssgd_of_one_worker(two_classes, run, engine):
 @pytest.mark.parametrize("workers", [1, 2, 4, 7])
 def test_equal_workers_are_late_by_all_the_others(two_classes, run, engine, workers):
     result = run(
-        asgd(SGD(LR), BATCH), logistic(), two_classes(), workers=workers, updates=50, engine=engine
+        asgd(SGD(LR), batch=BATCH),
+        logistic(),
+        two_classes(),
+        workers=workers,
+        updates=50,
+        engine=engine,
     )
     assert result.staleness == [min(i, workers - 1) for i in range(50)]
     assert result.workers == [(i % workers,) for i in range(50)]
@@ -81,7 +91,12 @@ def test_the_mean_delay_is_the_others_speed_times_the_own_period(
 ):
     engine = Simulator(Constant(1.0), slow_share=slow_share, slow_factor=slow_factor)
     result = run(
-        asgd(SGD(0.01), BATCH), logistic(), two_classes(), workers=4, updates=4000, engine=engine
+        asgd(SGD(0.01), batch=BATCH),
+        logistic(),
+        two_classes(),
+        workers=4,
+        updates=4000,
+        engine=engine,
     )
     slow = round(4 * slow_share)
     periods = [slow_factor] * slow + [1.0] * (4 - slow)
@@ -94,7 +109,7 @@ def test_the_mean_delay_is_the_others_speed_times_the_own_period(
 
 @pytest.mark.parametrize("engine", [*ENGINES, UNEVEN])
 def test_the_model_is_the_start_minus_all_gradients_in_order_of_arrival(two_classes, run, engine):
-    algorithm = asgd(SGD(LR), BATCH)
+    algorithm = asgd(SGD(LR), batch=BATCH)
     recording = Recording(algorithm.aggregate)
     result = run(
         replace(algorithm, aggregate=recording),
@@ -115,7 +130,7 @@ def test_the_model_is_the_start_minus_all_gradients_in_order_of_arrival(two_clas
 @pytest.mark.parametrize("engine", [*ENGINES, UNEVEN])
 def test_a_run_can_be_replayed_from_its_log_of_workers_and_delays(two_classes, run, engine):
     data, objective = two_classes(), logistic(0.1)
-    result = run(asgd(SGD(LR), BATCH), objective, data, workers=4, updates=60, engine=engine)
+    result = run(asgd(SGD(LR), batch=BATCH), objective, data, workers=4, updates=60, engine=engine)
     versions, drawn = [result.w0], [0] * 4
     for (k,), late in zip(result.workers, result.staleness, strict=True):
         batch = result.job.source.batch(k, drawn[k], BATCH)
@@ -131,7 +146,7 @@ def test_a_run_can_be_replayed_from_its_log_of_workers_and_delays(two_classes, r
 @pytest.mark.parametrize("engine", [*ENGINES, UNEVEN])
 def test_no_update_is_lost_or_counted_twice(two_classes, run, engine):
     result = run(
-        asgd(SGD(LR), BATCH), logistic(), two_classes(), workers=5, updates=73, engine=engine
+        asgd(SGD(LR), batch=BATCH), logistic(), two_classes(), workers=5, updates=73, engine=engine
     )
     ledger = result.ledger
     assert sum(ledger.updates) == sum(ledger.staleness) == ledger.local_steps == 73
@@ -142,7 +157,7 @@ def test_no_update_is_lost_or_counted_twice(two_classes, run, engine):
 def late_quadratic(run, workers, lr, updates, engine):
     """|w| at the start and at most in the last hundred updates, of loss w^2 / 2."""
     data = make_dataset([[1.0]] * 8, [0.0] * 8, regression=True)
-    algorithm = asgd(SGD(lr), MiniBatch(None), Whole())
+    algorithm = asgd(SGD(lr), batch=MiniBatch(None), partition=Whole())
     objective = LinearObjective("squared", 0.0, intercept=False)
     result = run(
         algorithm,

@@ -72,7 +72,7 @@ def test_bmuf_does_what_its_equations_say(blocks, same, eta, zeta, nesterov):
     result, mean = blocks(eta, zeta, nesterov)
     models, starts = as_published(result.w0, mean, eta, zeta, nesterov)
     same(result.models, models)
-    same([server["start"] for server in result.servers], starts)
+    same([server["down"]["w"] for server in result.servers], starts)
 
 
 def test_a_change_measured_from_the_model_instead_of_the_start_is_noticed(blocks, apart):
@@ -83,7 +83,7 @@ def test_a_change_measured_from_the_model_instead_of_the_start_is_noticed(blocks
 
 def test_keeping_the_look_ahead_point_only_is_noticed(blocks, apart):
     result, mean = blocks(0.75, 1.0, True)
-    starts = [server["start"] for server in result.servers]
+    starts = [server["down"]["w"] for server in result.servers]
     assert apart(starts, look_ahead_point_only(result.w0, mean, 0.75, 1.0)) > 1e-6
 
 
@@ -114,7 +114,7 @@ def test_nesterov_block_momentum_starts_its_blocks_where_nesterov_sgd_on_changes
         D = theta - mean(theta, n)
         buffer = eta * buffer + D
         theta = theta - zeta * (D + eta * buffer)
-        same(result.servers[n]["start"], theta)
+        same(result.servers[n]["down"]["w"], theta)
 
 
 def test_diloco_with_unit_rate_and_no_momentum_is_model_averaging(blocks, same):
@@ -139,11 +139,11 @@ def test_classic_block_momentum_is_slowmo_at_a_constant_rate(blocks, same, beta,
 @pytest.mark.parametrize(("eta", "zeta"), [(0.75, 1.0), (0.9, 0.1), (0.5, 0.7)])
 def test_one_block_moves_the_model_by_its_change_over_one_minus_momentum(eta, zeta, nesterov):
     aggregate = BlockMomentum(eta, zeta, nesterov)
-    state, down = aggregate.init(np.array([2.0, -1.0]), workers=4)
+    state = aggregate.init(np.array([2.0, -1.0]), workers=4)
     G = np.array([1.0, 3.0])
     for n in range(400):
-        up = {"w": down["w"] + (G if n == 0 else 0.0)}
-        state, down = aggregate.update(state, up, Info(n, range(4), 4.0, 0, 4))
+        up = {"w": aggregate.pull(state, 0)["w"] + (G if n == 0 else 0.0)}
+        state = aggregate.push(state, up, Info(n, range(4), 4.0, 0, 4))
     moved = aggregate.model(state) - [2.0, -1.0]
     np.testing.assert_allclose(moved, zeta / (1 - eta) * G, rtol=1e-12)
     assert np.abs(moved - (1 + eta) * zeta / (1 - eta) * G).max() > 0.1  # not 7 G but 4 G
@@ -154,7 +154,7 @@ def test_with_unit_block_rate_the_model_is_the_mean_of_every_block(blocks, same)
     start = result.w0
     for n in range(BLOCKS):
         same(result.models[n], mean(start, n))
-        start = result.servers[n]["start"]
+        start = result.servers[n]["down"]["w"]
 
 
 @pytest.mark.parametrize("nesterov", [True, False])
@@ -194,7 +194,7 @@ def test_one_worker_without_momentum_is_its_local_optimiser(two_classes, run, lo
 
 def test_block_momentum_keeps_the_model_apart_from_the_start(blocks, apart):
     result, _ = blocks(0.75, 1.0, True)
-    assert apart(result.last, result.servers[-1]["start"]) > 1e-6
+    assert apart(result.last, result.servers[-1]["down"]["w"]) > 1e-6
     aggregate = BlockMomentum(0.5)
-    _, down = aggregate.init(np.zeros(2), 2)
+    down = aggregate.pull(aggregate.init(np.zeros(2), 2), 0)
     assert down.keys() == freeze(w=np.zeros(2)).keys()

@@ -51,7 +51,7 @@ class Springs:
         self.source = Shards(data, Contiguous(), workers, 0)
         self.states = [local.init(model) for model in models]
         self.center = Center()
-        self.server, self.down = self.center.init(center, workers)
+        self.server = self.center.init(center, workers)
         self.rounds = 0
 
     @property
@@ -66,13 +66,14 @@ class Springs:
         ups = []
         for k, state in enumerate(self.states):
             task = Task(k, self.rounds, self.workers, 0, objective or Flat(), self.source)
-            self.states[k], up = self.local.work(state, self.down, task)
+            down = self.center.pull(self.server, k)
+            self.states[k], up = self.local.work(state, down, task)
             ups.append(up)
         joined = Sum().lift(ups[0], 0.0)
         for up in ups[1:]:
             joined = Sum().merge(joined, Sum().lift(up, 0.0))
         info = Info(self.rounds, range(self.workers), 1.0, 0, self.workers)
-        self.server, self.down = self.center.update(self.server, joined, info)
+        self.server = self.center.push(self.server, joined, info)
         self.rounds += 1
 
 
@@ -105,13 +106,15 @@ def test_the_exchange_conserves_the_sum_asynchronously_too(two_classes, engine):
     job = Job(algorithm, Flat(), source, 4, 0, rng.normal(size=data.n_features))
     events = engine.run(job)
     state = next(events).snapshot()
-    for pending in state["pending"]:
-        pending["state"]["x"] += rng.normal(size=3)
+    for worker in state["workers"]:
+        worker["x"] += rng.normal(size=3)
 
     def total(saved):
         """Models, centre and the differences that are still on the wire."""
-        inside = [pending["state"]["x"] + pending["up"]["e"] for pending in saved["pending"]]
-        return saved["server"]["w"] + np.sum(inside, axis=0)
+        assert sorted(pending["worker"] for pending in saved["pending"]) == [0, 1, 2, 3]
+        models = [worker["x"] for worker in saved["workers"]]
+        sent = [pending["up"]["e"] for pending in saved["pending"]]
+        return saved["server"]["w"] + np.sum(models, axis=0) + np.sum(sent, axis=0)
 
     before = total(state)
     for _, event in zip(range(30), engine.run(job, state), strict=False):

@@ -80,7 +80,7 @@ def test_ssgd_of_one_worker_is_sgd_exactly(two_classes, run, optimizer, draw):
 def test_ssgd_of_one_worker_is_asgd_of_one_worker_even_when_it_draws_no_sample(two_classes, run):
     data, batch = two_classes(), MiniBatch(0.02, "bernoulli")
     synchronous, asynchronous = (
-        run(make(SGD(LR), batch), logistic(0.1), data, workers=1, updates=20)
+        run(make(SGD(LR), batch=batch), logistic(0.1), data, workers=1, updates=20)
         for make in (ssgd, asgd)
     )
     drawn = [len(synchronous.job.source.batch(0, t, batch)) for t in range(20)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 
 import numpy as np
 import pytest
@@ -37,10 +37,19 @@ def rate_of(algorithm):
         local,
         getattr(local, "optimizer", None),
         getattr(algorithm.aggregate, "optimizer", None),
+        algorithm.aggregate,
     ):
         if getattr(part, "lr", None) is not None:
             return part.lr
     return None
+
+
+def rates_of(part):
+    """The rates of all parts of an algorithm that take one."""
+    if not is_dataclass(part) or isinstance(part, type):
+        return []
+    own = [part.lr] if hasattr(part, "with_lr") else []
+    return own + [rate for f in fields(part) for rate in rates_of(getattr(part, f.name))]
 
 
 def filled(name, data, objective, workers=4, **options):
@@ -129,8 +138,32 @@ def test_adaptive_rules_ignore_the_data(two_classes, rule, rate):
 def test_asynchronous_rates_stay_at_half_the_limit_of_stability(two_classes, workers):
     data, batch = two_classes(), {"batch_size": "all"}
     alone = base_rate(logistic(), data, math.inf)
-    late = rate_of(filled("asgd", data, logistic(), workers, **batch))
-    assert late == pytest.approx(alone * math.sin(math.pi / (2 * (2 * (workers - 1) + 1))))
+    expected = alone * math.sin(math.pi / (2 * (2 * (workers - 1) + 1)))
+    for name in ("asgd", "ssp", "dc-asgd"):
+        late = rate_of(filled(name, data, logistic(), workers, **batch))
+        assert late == pytest.approx(expected)
+    both = rates_of(filled("downpour", data, logistic(), workers, optimizer="sgd", **batch))
+    assert both == pytest.approx([expected, expected])
+
+
+@pytest.mark.parametrize("shards", [None, 2])
+@pytest.mark.parametrize("workers", [1, 4])
+def test_servers_that_divide_by_the_staleness_need_no_smaller_rate(two_classes, workers, shards):
+    data = two_classes()
+    options = {"damping": "inverse", "batch_size": "all"}
+    if shards:
+        options["shards"] = shards
+    (rate,) = rates_of(filled("asgd", data, logistic(), workers, **options))
+    assert rate == pytest.approx(base_rate(logistic(), data, math.inf))
+
+
+@pytest.mark.parametrize(("late", "prompt"), [("easgd-async", "easgd"), ("eamsgd-async", "eamsgd")])
+def test_elastic_workers_step_on_gradients_of_their_own(two_classes, late, prompt):
+    data = two_classes()
+    rates = [rate_of(filled(name, data, logistic(), 8, batch_size=5)) for name in (late, prompt)]
+    assert rates[0] == rates[1]
+    alone = base_rate(logistic(), data, 5)
+    assert rates[0] == pytest.approx(alone if late == "easgd-async" else 0.1 * alone)
 
 
 def test_joined_gradients_count_as_one_large_batch(two_classes):
@@ -142,14 +175,37 @@ def test_joined_gradients_count_as_one_large_batch(two_classes):
     assert rate_of(filled("easgd", data, logistic(), 4, batch_size=5)) == pytest.approx(alone)
 
 
-@pytest.mark.parametrize("name", list(RECIPES))
-def test_every_recipe_gets_a_rate_and_given_rates_are_kept(two_classes, name):
+@pytest.mark.parametrize("name", [name for name in RECIPES if name != "sandblaster"])
+@pytest.mark.parametrize("shards", [None, 3])
+def test_every_recipe_gets_a_rate_and_given_rates_are_kept(two_classes, name, shards):
     data = two_classes()
-    assert rate_of(build(name)) is None
-    assert rate_of(filled(name, data, logistic())) > 0
-    given = build(name, {"lr": 0.123})
+    sharded = {} if shards is None else {"shards": shards}
+    lacking = rates_of(build(name, sharded))
+    assert lacking and set(lacking) == {None}
+    assert all(rate > 0 for rate in rates_of(filled(name, data, logistic(), **sharded)))
+    two = name == "downpour"  # the replicas' rate and the server's
+    assert len(lacking) == 1 + two
+    given = build(name, {"lr": 0.123, **({"optimizer.lr": 0.123} if two else {}), **sharded})
+    assert set(rates_of(given)) == {0.123}
     source = Shards(data, given.partition, 4, 0)
     assert with_learning_rate(given, logistic(), data, source, 4) is given
+
+
+def test_one_given_rate_of_two_is_kept_and_the_other_filled_in(two_classes):
+    data = two_classes()
+    assert rates_of(filled("downpour", data, logistic(), lr=0.123)) == [0.123, 0.1]
+    replica, server = rates_of(filled("downpour", data, logistic(), optimizer__lr=0.123))
+    assert replica > 0 and server == 0.123
+
+
+def test_a_batch_method_that_searches_its_step_needs_no_rate(two_classes):
+    data, chosen = two_classes(), build("sandblaster")
+    assert rates_of(chosen) == []
+    source = Shards(data, chosen.partition, 4, 0)
+    assert with_learning_rate(chosen, logistic(), data, source, 4) is chosen
+    assert with_learning_rate(chosen, object(), data, source, 4) is chosen
+    with pytest.raises(OptionError, match="sandblaster has no option 'lr'"):
+        build("sandblaster", {"lr": 0.1})
 
 
 def test_only_what_lacks_is_filled_in(two_classes):

@@ -9,7 +9,7 @@ import pytest
 
 from hemiola.algorithm import MiniBatch, Task
 from hemiola.errors import OptionError
-from hemiola.local import Elastic, Gradient, LocalSteps
+from hemiola.local import Accumulate, AsyncElastic, Elastic, Gradient, LocalSteps
 from hemiola.objectives import logistic
 from hemiola.optim import SGD, Adam, HeavyBall
 from hemiola.partition import Dirichlet, Shards, ShuffleSplit
@@ -18,9 +18,11 @@ from hemiola.types import freeze
 LR, BATCH = 0.3, MiniBatch(4)
 LOCALS = [
     Gradient(BATCH),
+    Accumulate(SGD(LR), 3, BATCH),
     LocalSteps(SGD(LR), steps=3, batch=BATCH),
     LocalSteps(Adam(0.1), epochs=2, batch=BATCH, carry="average"),
     Elastic(LR, 0.9, 0.2, 3, BATCH),
+    AsyncElastic(LR, 0.9, 3, BATCH),
 ]
 
 
@@ -55,7 +57,7 @@ def place(two_classes):
 
 
 def down(d=4):
-    return freeze(w=np.linspace(-1, 1, d))
+    return freeze(w=np.linspace(-1, 1, d), e=np.linspace(0.1, 0.3, d))
 
 
 @pytest.mark.parametrize("local", LOCALS, ids=lambda local: type(local).__name__)
@@ -64,7 +66,7 @@ def test_every_step_takes_the_next_batch_of_the_worker(place, local):
     state, rounds = local.init(down()["w"]), 3
     for _ in range(rounds):
         state, _ = local.work(state, down(), task)
-    steps = {Gradient: 1, Elastic: 3}.get(type(local), local.__dict__.get("steps"))
+    steps = {Gradient: 1, Elastic: 3, AsyncElastic: 3}.get(type(local), local.__dict__.get("steps"))
     if steps is None:
         steps = 2 * source.steps_per_epoch(2, BATCH)
     assert source.asked == [(2, t) for t in range(rounds * steps)]
@@ -82,6 +84,26 @@ def test_messages_are_read_only_and_share_no_memory_with_the_state(place, local)
     assert all((up[name] == array).all() for name, array in before.items())
 
 
+@pytest.mark.parametrize("local", LOCALS, ids=lambda local: type(local).__name__)
+def test_nothing_of_a_message_is_kept_when_the_server_reuses_it(place, local):
+    task, _ = place()
+    start = np.array([2.0, -1.0, 0.5, 1.0])
+    outcomes = []
+    for reused in (False, True):
+        state, sent = local.init(start), []
+        for _ in range(4):
+            arrays = {name: array.copy() for name, array in down().items()}
+            state, up = local.work(state, freeze(**arrays), task)
+            for array in arrays.values():
+                array.setflags(write=True)
+                array[:] = np.nan if reused else array
+            sent.append({name: array.copy() for name, array in up.items()})
+        outcomes.append(sent)
+    for one, other in zip(*outcomes, strict=True):
+        assert all((one[name] == other[name]).all() for name in one)
+    assert start.tolist() == [2.0, -1.0, 0.5, 1.0]
+
+
 def test_a_gradient_weighs_the_samples_in_its_batch(place):
     task, source = place()
     state = Gradient(MiniBatch(0.05, "bernoulli")).init(down()["w"])
@@ -95,7 +117,25 @@ def test_a_gradient_weighs_the_samples_in_its_batch(place):
     assert 0 in weights
 
 
-@pytest.mark.parametrize("local", LOCALS[1:], ids=lambda local: type(local).__name__)
+def test_summed_gradients_weigh_the_samples_in_their_batches(place):
+    task, source = place()
+    local = Accumulate(SGD(LR), 3, BATCH)
+    state, w, t = local.init(down()["w"]), down()["w"], 0
+    for read in (True, False, True, False):
+        message = down() if read else {}
+        w = down()["w"] if read else w
+        total, samples = np.zeros(4), 0
+        for _ in range(3):
+            batch = source.inner.batch(1, t, BATCH)
+            g = logistic().grad(w, batch)
+            w, total, samples, t = w - LR * g, total + g, samples + len(batch), t + 1
+        state, up = local.work(state, message, task)
+        np.testing.assert_array_equal(up["g"], total)
+        np.testing.assert_array_equal(state["w"], w)
+        assert float(up["weight"]) == samples
+
+
+@pytest.mark.parametrize("local", LOCALS[2:], ids=lambda local: type(local).__name__)
 def test_a_model_weighs_the_samples_of_its_shard(place, local):
     for worker in range(3):
         task, source = place(worker, Dirichlet(0.4))
@@ -176,6 +216,19 @@ def test_the_elastic_force_is_that_of_the_model_the_round_began_with(place):
     second = first - LR * logistic().grad(first, source.inner.batch(1, 1, BATCH))
     np.testing.assert_allclose(state["x"], second, rtol=1e-12)
     assert x.tolist() == [2.0, -1.0, 0.5, 1.0]
+
+
+def test_an_asynchronous_worker_gives_way_after_its_first_step_but_not_before_it_has_sent(place):
+    task, source = place()
+    local = AsyncElastic(LR, 0.0, 2, BATCH)
+    x = np.array([2.0, -1.0, 0.5, 1.0])
+    state = local.init(x)
+    for r in range(3):
+        e = down()["e"] if r else np.zeros(4)
+        state, up = local.work(state, down(), task)
+        first = x - LR * logistic().grad(x, source.inner.batch(1, 2 * r, BATCH)) - e
+        x = first - LR * logistic().grad(first, source.inner.batch(1, 2 * r + 1, BATCH))
+        np.testing.assert_allclose(up["x"], x, rtol=1e-12)
 
 
 def test_the_default_spring_is_nine_tenths_over_the_workers(place):

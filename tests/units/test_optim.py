@@ -86,13 +86,30 @@ def test_every_step_is_the_published_one(rule, formula, scheduled):
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_a_step_works_in_place_and_leaves_the_gradient_alone(rule):
+def test_a_step_makes_a_new_model_and_leaves_the_old_one_and_the_gradient_alone(rule):
     w, g = start(), gradients()[0]
-    before = g.copy()
+    w.setflags(write=False)
+    g.setflags(write=False)
     after, _ = rule(0.1).step(w, g, rule(0.1).init(w), 0)
-    assert after is w
-    assert (g == before).all()
-    assert (w != start()).all()
+    assert not np.shares_memory(after, w) and not np.shares_memory(after, g)
+    assert after.flags.writeable
+    assert (w == start()).all()
+    assert (g == gradients()[0]).all()
+    assert (after != w).all()
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_step_changes_the_state_in_place_and_shares_none_of_it(rule):
+    w = start()
+    state = rule(0.1).init(w)
+    arrays = {name: value for name, value in state.items() if np.ndim(value)}
+    for t, g in enumerate(gradients()):
+        w, after = rule(0.1).step(w, g, state, t)
+        assert after is state
+        assert all(state[name] is array for name, array in arrays.items())
+        assert not any(np.shares_memory(array, other) for array in arrays.values()
+                       for other in (w, g))  # fmt: skip
+    assert all(array.any() for array in arrays.values())
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -22,6 +22,7 @@ from hemiola.communicate import Asynchronous, Synchronous
 from hemiola.component import component
 from hemiola.engines._clock import WallClock
 from hemiola.engines._drive import Arrival, Workers, drive
+from hemiola.engines._shared import keep_freed_memory
 from hemiola.job import Event, Job
 from hemiola.types import Message, State
 
@@ -37,6 +38,7 @@ class Threads:
     supports: ClassVar[frozenset[type]] = frozenset({Synchronous, Asynchronous})
 
     def run(self, job: Job, resume: State | None = None) -> Iterator[Event]:
+        keep_freed_memory()
         executor = _Executor(job)
         try:
             with _switch_interval(_SWITCH_INTERVAL):

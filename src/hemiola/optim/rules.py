@@ -35,7 +35,8 @@ class SGD:
         return {}
 
     def step(self, w: Array, g: Array, state: State, t: int) -> tuple[Array, State]:
-        return w - self.rate(t) * g, state
+        step = self.rate(t) * g
+        return np.subtract(w, step, out=step), state
 
     def rate(self, t: int) -> float:
         """The learning rate at step t."""
