@@ -59,14 +59,24 @@ def _line(n=60, p=3, *, seed=1, csr=False, dtype=np.float64):
 
 
 def _run(
-    algorithm, objective, data, *, workers, updates, seed=0, engine=None, source=None, w0=None
+    algorithm,
+    objective,
+    data,
+    *,
+    workers,
+    updates,
+    seed=0,
+    engine=None,
+    source=None,
+    w0=None,
+    trace=None,
 ):
     """``updates`` updates of the server from a start that is not an optimum."""
     source = source or Shards(data, algorithm.partition, workers, seed)
     if w0 is None:
         zeros = objective.init(data, np.random.default_rng(0))
         w0 = np.random.default_rng(5).normal(size=zeros.size).astype(zeros.dtype)
-    run = Run(Job(algorithm, objective, source, workers, seed, w0))
+    run = Run(Job(algorithm, objective, source, workers, seed, w0, trace))
     with closing((engine or Serial()).run(run.job)) as events:
         for event in islice(events, updates):
             run.models.append(algorithm.aggregate.model(event.server).copy())

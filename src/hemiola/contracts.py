@@ -133,7 +133,8 @@ class Aggregate(Protocol):
         ...
 
     def push(self, state: State, up: Message, info: Info) -> State:
-        """Take in a message. Its arrays may be reused by the sender afterwards: keep none of them.
+        """Take in a message. A worker may reuse its arrays afterwards: keep none of them. (Those of
+        a round's reduced message are the server's own.)
 
         Arrays that went out in a message are never written to: they are replaced.
         """

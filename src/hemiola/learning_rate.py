@@ -62,7 +62,7 @@ def with_learning_rate(
         )
     base = base_rate(objective, data, _batch_size(algorithm, source, workers))
     if _steps_on_stale_gradients(algorithm):
-        base *= math.sin(math.pi / (2 * (2 * (workers - 1) + 1)))
+        base *= math.sin(math.pi / (2 * (2 * _gradients_in_flight(algorithm, workers) + 1)))
     filled = _fill(algorithm, base)
     assert isinstance(filled, Algorithm)
     return filled
@@ -113,8 +113,15 @@ def _batch_size(algorithm: Algorithm, source: Source, workers: int) -> float:
     return count * (workers if joined and not hasattr(local, "lr") else 1)
 
 
+def _gradients_in_flight(algorithm: Algorithm, workers: int) -> int:
+    """K - 1; more where a message holds several gradients, or not each is followed by a read."""
+    held = getattr(algorithm.local, "steps", 1)
+    return int(held * (algorithm.communicate.fetch_every * workers - 1))
+
+
 def _steps_on_stale_gradients(algorithm: Algorithm) -> bool:
-    damped = getattr(algorithm.aggregate, "damping", "none") != "none"
+    server = getattr(algorithm.aggregate, "aggregate", algorithm.aggregate)  # of Sharded: its rule
+    damped = getattr(server, "damping", "none") != "none"
     own_models = hasattr(algorithm.local, "lr")  # elastic workers step on gradients of their own
     return isinstance(algorithm.communicate, Asynchronous) and not damped and not own_models
 

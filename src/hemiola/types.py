@@ -32,6 +32,12 @@ def freeze(**arrays: Array) -> Message:
     return arrays
 
 
+def frozen(array: Array) -> Array:
+    """The array itself, made read-only."""
+    array.setflags(write=False)
+    return array
+
+
 def nbytes(message: Message) -> int:
     """The payload of a message in bytes."""
     return sum(array.nbytes for array in message.values())

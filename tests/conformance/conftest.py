@@ -14,18 +14,31 @@ SMALL = {
     "bmuf": {"steps": 3},
     "easgd": {"period": 3},
     "eamsgd": {"period": 3},
+    "ssp": {"s": 1},
+    "easgd-async": {"period": 3},
+    "eamsgd-async": {"period": 3},
+    "downpour": {"n_push": 2, "n_fetch": 4},
+    "sandblaster": {"portions": 3},
 }
+WITHOUT_RATE = ("sandblaster",)
 DISCIPLINE = {name: type(build(name).communicate) for name in RECIPES}
 
 
 def _algorithm(name, **options):
     given = {key.replace("__", "."): value for key, value in options.items()}
+    if name in WITHOUT_RATE:
+        given.pop("lr", None)
+    elif "lr" in given and {"lr", "optimizer"} <= RECIPES[name].parameters.keys():
+        given["optimizer.lr"] = given["lr"]  # a server's rate besides the workers'
     return build(name, {**SMALL.get(name, {}), **given})
 
 
 @pytest.fixture(scope="session")
 def algorithm():
-    """(name, **options) -> the recipe with few local steps; ``__`` stands for a dot."""
+    """(name, **options) -> the recipe with few local steps; ``__`` stands for a dot.
+
+    ``lr`` sets all rates that the recipe has.
+    """
     return _algorithm
 
 

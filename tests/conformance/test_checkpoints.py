@@ -16,6 +16,23 @@ from hemiola.types import copy_state
 
 UNEVEN = Simulator(LogNormal(1e-3, 1.0), latency=1e-3, slow_share=0.4, slow_factor=3.0)
 ENGINES = ["serial", "simulator", UNEVEN]
+VARIANTS = [
+    ("ssp", {"s": 0}),
+    ("ssp", {"s": 0, "view": "strict"}),
+    ("ssp", {"s": 2, "view": "strict"}),
+    ("adadelay", {"form": "scalar"}),
+    ("dc-asgd", {"variant": "c"}),
+    ("dc-asgd", {"mean_square": "worker"}),
+    ("downpour", {"n_push": 1, "n_fetch": 1}),
+    ("downpour", {"n_push": 1, "n_fetch": 3}),
+    ("downpour", {"optimizer": "adam"}),
+    ("sandblaster", {"portions": 7, "shards": 2, "memory": 2}),
+    ("asgd", {"shards": 3}),
+    ("easgd-async", {"shards": 3}),
+    ("ssp", {"s": 1, "view": "strict", "shards": 2}),
+    ("adaptive-revision", {"shards": 2}),
+    ("bmuf", {"shards": 2}),
+]
 OPTIMIZERS = ["sgd", "heavy-ball", "nesterov", "adagrad", "adam", "adamw"]
 HAS_OPTIMIZER = [name for name, recipe in RECIPES.items() if "optimizer" in recipe.parameters]
 
@@ -61,6 +78,12 @@ def test_every_algorithm_resumes_bit_for_bit(
     data = two_classes(60, csr=csr)
     at = (1, 1) if any_recipe == "one-shot-averaging" else (3, 8)
     check_resume(algorithm(any_recipe), data, tmp_path, first=engine, at=at)
+
+
+@pytest.mark.parametrize(("name", "options"), VARIANTS, ids=str)
+@pytest.mark.parametrize("engine", ENGINES, ids=str)
+def test_variants_resume_bit_for_bit(algorithm, two_classes, tmp_path, engine, name, options):
+    check_resume(algorithm(name, **options), two_classes(60), tmp_path, first=engine)
 
 
 def test_synchronous_algorithms_resume_on_threads(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import closing
 
 import numpy as np
@@ -12,7 +13,9 @@ from hemiola.communicate import Asynchronous
 from hemiola.engines.simulator import LogNormal, Simulator, Stragglers
 from hemiola.engines.threads import Threads
 from hemiola.errors import UnsupportedError
+from hemiola.job import PULL, PUSH, Trace
 from hemiola.objectives import logistic
+from hemiola.partition import Dirichlet
 from hemiola.training import fit
 
 IN_PROCESS = ("serial", "threads", "simulator")
@@ -99,12 +102,14 @@ def test_equal_workers_take_turns_as_the_serial_engine_does(
 def test_the_same_seed_gives_the_same_bits(any_recipe, algorithm, two_classes, engine):
     chosen, data = algorithm(any_recipe), two_classes(60)
     first, again, other = (bits(chosen, data, engine=engine, seed=seed) for seed in (3, 3, 4))
-    assert first == again != other
+    assert first == again
+    draws = any_recipe != "sandblaster" or engine is UNEVEN  # batches, or at least timings
+    assert (first != other) == draws
 
 
 def test_every_engine_runs_every_algorithm_or_refuses_by_name(any_recipe, algorithm, two_classes):
     chosen = algorithm(any_recipe)
-    for name in engines.names():
+    for name in IN_PROCESS:
         engine = engines.engine_class(name)()
         if type(chosen.communicate) in engine.supports:
             assert fit(chosen, "logistic", two_classes(60), engine=engine, rounds=2).weights.size
@@ -114,7 +119,9 @@ def test_every_engine_runs_every_algorithm_or_refuses_by_name(any_recipe, algori
 
 
 def test_every_algorithm_learns(any_recipe, algorithm, two_classes):
-    chosen = algorithm(any_recipe, partition="shuffle-split")
+    chosen = algorithm(any_recipe)
+    if isinstance(chosen.partition, Dirichlet):
+        chosen = algorithm(any_recipe, partition="shuffle-split")
     result = fit(chosen, "logistic", two_classes(120), rounds=60, seed=1)
     losses = result.history.column("loss")
     assert losses[-1] < 0.9 * losses[0]
@@ -138,9 +145,11 @@ def test_the_ledger_is_the_same_on_every_engine(synchronous_recipe, algorithm, t
 def test_asynchronous_threads_count_every_update_and_learn(
     asynchronous_recipe, algorithm, two_classes
 ):
+    chosen = algorithm(asynchronous_recipe)
+    every = chosen.communicate.fetch_every
     for workers in (1, 2, 5):
         result = fit(
-            algorithm(asynchronous_recipe),
+            chosen,
             "logistic",
             two_classes(120),
             engine="threads",
@@ -152,7 +161,7 @@ def test_asynchronous_threads_count_every_update_and_learn(
         assert updates == 80 * workers
         assert sum(history.worker_updates) == sum(history.staleness) == updates
         assert history.last.loss < 0.9 * history.records[0].loss
-        assert workers > 1 or history.staleness == [updates]
+        assert workers > 1 or history.staleness == [updates // every] * every
 
 
 def test_asynchronous_threads_never_lose_an_update(
@@ -161,14 +170,46 @@ def test_asynchronous_threads_never_lose_an_update(
     chosen = algorithm(asynchronous_recipe, lr=0.1)
     assert isinstance(chosen.communicate, Asynchronous)
     data = two_classes(60)
-    result = run(chosen, logistic(), data, workers=4, updates=200, engine=Threads())
+    trace = Trace()
+    result = run(chosen, logistic(), data, workers=4, updates=200, engine=Threads(), trace=trace)
     assert sum(result.ledger.updates) == sum(result.ledger.staleness) == 200
     assert result.ledger.updates == [result.workers.count((k,)) for k in range(4)]
-    last_read, versions = {}, []
-    for step, ((k,), staleness) in enumerate(zip(result.workers, result.staleness, strict=True)):
-        versions.append(staleness == step - last_read.get(k, 0))
-        last_read[k] = step + 1
-    assert all(versions)
+    assert result.staleness == traced_staleness(trace, chosen.communicate.fetch_every)[:200]
+    assert sum(result.ledger.lead) == list(trace.kinds).count(PULL)
+
+
+def traced_staleness(trace, fetch_every):
+    """How old each update was, by what the trace says about who read when."""
+    begun, read, found = Counter(), {}, []
+    for kind, worker in zip(trace.kinds, trace.workers, strict=True):
+        if kind == PUSH:
+            found.append(len(found) - read[worker])
+        elif begun[worker] % fetch_every == 0:
+            read[worker] = len(found)
+        begun[worker] += kind == PULL
+    return found
+
+
+@pytest.mark.parametrize("engine", [*IN_PROCESS, UNEVEN], ids=str)
+@pytest.mark.parametrize("s", [0, 1, 3])
+@pytest.mark.parametrize("view", ["plain", "strict"])
+def test_nobody_begins_further_ahead_than_allowed(algorithm, run, two_classes, engine, s, view):
+    chosen = algorithm("ssp", lr=0.1, s=s, view=view)
+    engine = engines.engine_class(engine)() if isinstance(engine, str) else engine
+    trace = Trace()
+    result = run(
+        chosen, logistic(), two_classes(60), workers=4, updates=80, engine=engine, trace=trace
+    )
+    ticks, leads = [0] * 4, Counter()
+    for kind, worker in zip(trace.kinds, trace.workers, strict=True):
+        if kind == PUSH:
+            ticks[worker] += 1
+        else:
+            leads[ticks[worker] - min(ticks)] += 1
+    assert max(leads) <= s
+    assert result.ledger.lead == [leads[lead] for lead in range(max(leads) + 1)]
+    if engine is UNEVEN:
+        assert max(leads) == s, "the bound is reached where workers differ"
 
 
 def test_closing_the_iterator_twice_is_harmless(algorithm, run, two_classes):

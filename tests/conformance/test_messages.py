@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hemiola.algorithm import MiniBatch
+from hemiola.communicate import Asynchronous
 from hemiola.dataset import Batch
 from hemiola.engines import engine_class
 from hemiola.objectives import logistic
 from hemiola.partition import Shards, Whole
+from hemiola.types import freeze
 
 ENGINES = ["serial", "threads", "simulator"]
 
@@ -25,10 +28,7 @@ class Watched:
     sent: list[Any] = field(default_factory=list)
 
     def init(self, *arguments):
-        made = self.inner.init(*arguments)
-        if isinstance(made, tuple):
-            self.sent.append(made[1])
-        return made
+        return self.inner.init(*arguments)
 
     def work(self, state, down, task):
         self.received.append(down)
@@ -36,12 +36,14 @@ class Watched:
         self.sent.append(up)
         return state, up
 
-    def update(self, state, up, info):
-        before = {name: array.copy() for name, array in up.items()}
-        state, down = self.inner.update(state, up, info)
-        self.received.append((up, before))
+    def pull(self, state, worker):
+        down = self.inner.pull(state, worker)
         self.sent.append(down)
-        return state, down
+        return down
+
+    def push(self, state, up, info):
+        self.received.append(up)
+        return self.inner.push(state, up, info)
 
     def model(self, state):
         return self.inner.model(state)
@@ -106,19 +108,14 @@ def test_messages_resumed_from_a_checkpoint_are_read_only_too(
     for engine in ("serial", "simulator"):
         before = learn(run, chosen, two_classes(), engine)
         again = watched(chosen)
-        received = []
-
-        class Noting(Watched):
-            def update(self, state, up, info, received=received):
-                received.append(up)
-                return super().update(state, up, info)
-
-        if "pending" in before.snapshot:
-            again = replace(again, aggregate=Noting(chosen.aggregate))
         events = engine_class(engine)().run(replace(before.job, algorithm=again), before.snapshot)
         for _ in range(4):
             next(events)
-        for message in [*again.local.received, *received]:
+        asynchronous = isinstance(chosen.communicate, Asynchronous)
+        assert bool(before.snapshot["pending"]) == asynchronous
+        ups = again.aggregate.received if asynchronous else []  # a round's sum is the server's own
+        assert again.local.received and again.aggregate.received
+        for message in [*again.local.received, *again.aggregate.sent, *ups]:
             assert is_frozen(message)
 
 
@@ -130,6 +127,50 @@ def test_every_message_says_how_much_it_stands_for(any_recipe, algorithm, two_cl
     assert all(message["weight"] > 0 for message in chosen.local.sent)
 
 
+class Scribbling(Watched):
+    """Gives its inner part messages of its own, and spoils them as soon as it may."""
+
+    def work(self, state, down, task):
+        mine = {name: array.copy() for name, array in down.items()}
+        self.spoil(task.worker)
+        state, up = self.inner.work(state, freeze(**mine), task)
+        self.received.append((task.worker, mine))
+        return state, up
+
+    def spoil(self, worker):
+        """The message before this one."""
+        for k, message in self.received:
+            if k == worker:
+                overwrite(message)
+        self.received[:] = [(k, message) for k, message in self.received if k != worker]
+
+    def push(self, state, up, info):
+        mine = {name: array.copy() for name, array in up.items()}
+        state = self.inner.push(state, freeze(**mine), info)
+        overwrite(mine)
+        return state
+
+
+def overwrite(message):
+    for array in message.values():
+        array.setflags(write=True)
+        array.fill(-77)
+
+
+def test_nobody_keeps_the_arrays_of_a_message(any_recipe, algorithm, two_classes, run):
+    """Where memory is shared they are written to again: by the sender, for its next message."""
+    chosen = algorithm(any_recipe, lr=0.1)
+    spoilt = replace(chosen, local=Scribbling(chosen.local))
+    if isinstance(chosen.communicate, Asynchronous):
+        spoilt = replace(spoilt, aggregate=Scribbling(chosen.aggregate))
+    for workers in (1, 3):
+        models = [
+            run(one, logistic(), two_classes(), workers=workers, updates=20).models
+            for one in (chosen, spoilt)
+        ]
+        np.testing.assert_array_equal(*models)
+
+
 class Vandal:
     """A worker that writes into what it received."""
 
@@ -137,7 +178,7 @@ class Vandal:
         return {"t": 0}
 
     def work(self, state, down, task):
-        down["w"][0] += 1.0
+        next(iter(down.values()))[0] += 1.0
         raise AssertionError("the write should have failed")
 
 
@@ -192,7 +233,7 @@ def test_the_data_are_not_copied(any_recipe, algorithm, two_classes, run, engine
         engine=engine_class(engine)(),
     )
     assert seen and all(one is data for one in seen)
-    assert isinstance(source.batch(0, 0, chosen.local.batch), Batch)
+    assert isinstance(source.batch(0, 0, MiniBatch()), Batch)
 
 
 def test_shards_are_numbers_of_samples_not_samples(two_classes):

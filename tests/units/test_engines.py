@@ -20,7 +20,8 @@ from hemiola.engines._drive import refuse_unsupported
 from hemiola.engines.serial import Serial
 from hemiola.engines.simulator import Constant, Simulator
 from hemiola.engines.threads import Threads
-from hemiola.errors import OptionError, UnsupportedError
+from hemiola.errors import CheckpointError, DivergedError, OptionError, UnsupportedError
+from hemiola.job import PUSH, Trace
 from hemiola.objectives import squared
 from hemiola.partition import ShuffleSplit
 from hemiola.training import fit
@@ -56,10 +57,13 @@ class Told:
     def init(self, w0, workers):
         return Average().init(w0, workers)
 
-    def update(self, state, up, info):
+    def pull(self, state, worker):
+        return Average().pull(state, worker)
+
+    def push(self, state, up, info):
         self.infos.append(info)
         self.ups.append(np.array(up["w"]))
-        return Average().update(state, {"w": up["w"].copy()}, info)
+        return Average().push(state, {"w": up["w"].copy()}, info)
 
     def model(self, state):
         return state["w"]
@@ -192,6 +196,109 @@ def test_a_resumed_clock_and_ledger_go_on(go, engine, discipline):
         assert event.clock >= saved["clock"]
         assert sum(event.ledger.updates) > sum(saved["ledger"]["updates"])
         assert event.ledger.bytes_up > saved["ledger"]["bytes_up"]
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=lambda e: e.name)
+def test_a_snapshot_holds_all_that_a_run_consists_of(go, engine):
+    everything = {"step", "clock", "server", "ledger", "read", "local_steps", "ticks", "away",
+                  "workers", "pending", "trace"}  # fmt: skip
+    _, result = go(Synchronous(), engine)
+    assert result.snapshot.keys() == everything
+    assert (result.snapshot["pending"], result.snapshot["ticks"]) == ([], [5, 5, 5])
+    _, result = go(Asynchronous(), engine)
+    saved = result.snapshot
+    assert saved.keys() == everything | {"parked"}
+    assert sorted(arrival["worker"] for arrival in saved["pending"]) == [0, 1, 2]
+    assert saved["ticks"] == result.ledger.updates
+    assert saved["local_steps"] == [2 * ticks for ticks in saved["ticks"]]
+    assert [state["t"] for state in saved["workers"]] == [2 * (n + 1) for n in saved["ticks"]]
+    assert (saved["away"], saved["parked"], saved["trace"]) == ([], {}, None)
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=lambda e: e.name)
+def test_a_worker_reads_before_every_nth_piece_of_work_only(line, run, engine):
+    chosen = replace(algorithm(Asynchronous(fetch_every=3)), local=Reads())
+    run(chosen, squared(), line(30, D - 1), workers=2, updates=14, engine=engine)
+    assert {read for _, step, read in chosen.local.reads if step % 3 == 0} == {True}
+    assert {read for _, step, read in chosen.local.reads if step % 3} == {False}
+
+
+@dataclass
+class Reads:
+    """Notes which pieces of work began with a model."""
+
+    reads: list[tuple[int, int, bool]] = field(default_factory=list)
+
+    def init(self, w0):
+        return {"t": 0}
+
+    def work(self, state, down, task):
+        self.reads.append((task.worker, task.step, "w" in down))
+        state["t"] += 1
+        return state, freeze(w=np.zeros(D), weight=np.array(1.0))
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=lambda e: e.name)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_message_that_is_not_finite_is_refused_and_counted(line, run, engine, value):
+    chosen = replace(algorithm(Asynchronous(max_lead=2)), local=Spoils(value=value, every=2))
+    trace = Trace()
+    result = run(
+        chosen, squared(), line(30, D - 1), workers=3, updates=20, engine=engine, trace=trace
+    )
+    assert all(np.isfinite(model).all() for model in result.models)
+    assert [info.step for info in chosen.aggregate.infos] == list(range(20))
+    assert result.ledger.refused > 0
+    assert result.ledger.bytes_up == (20 + result.ledger.refused) * (8 * D + 8)
+    assert list(trace.kinds).count(PUSH) == 20 + result.ledger.refused
+
+
+@dataclass
+class Spoils(Steps):
+    """The last worker's every ``every``-th message is of no use."""
+
+    value: float = 0.0
+    every: int = 1
+
+    def work(self, state, down, task):
+        state, up = super().work(state, down, task)
+        if task.worker == task.n_workers - 1 and task.step % self.every == 0:
+            up = freeze(**{**up, "w": np.full(D, self.value)})
+        return state, up
+
+
+@pytest.mark.parametrize("engine", [Serial(), Simulator()], ids=lambda e: e.name)
+def test_nothing_but_useless_messages_ends_the_run(line, run, engine):
+    chosen = replace(algorithm(Asynchronous()), local=Spoils(value=np.nan))
+    with pytest.raises(DivergedError, match="the last 101 messages held NaN or infinite values"):
+        run(chosen, squared(), line(30, D - 1), workers=1, updates=1, engine=engine)
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=lambda e: e.name)
+@pytest.mark.parametrize("discipline", [Synchronous(), Asynchronous()], ids=str)
+def test_a_trace_goes_on_after_a_resume(line, run, engine, discipline):
+    trace = Trace()
+    result = run(
+        algorithm(discipline), squared(), line(30, D - 1), workers=3, updates=4, engine=engine,
+        trace=trace,
+    )  # fmt: skip
+    saved = result.snapshot["trace"]
+    noted = len(saved["kinds"])
+    assert list(saved["kinds"]).count(PUSH) == sum(result.ledger.updates)
+    again = replace(result.job, trace=Trace())
+    with closing(engine.run(again, result.snapshot)) as events:
+        next(events)
+        assert list(again.trace.kinds)[:noted] == saved["kinds"].tolist()
+        assert list(again.trace.workers)[:noted] == saved["workers"].tolist()
+        assert list(again.trace.seconds)[:noted] == saved["seconds"].tolist()
+        assert len(again.trace.kinds) > noted
+        assert list(again.trace.seconds) == sorted(again.trace.seconds)
+
+
+def test_a_run_without_a_trace_cannot_be_resumed_with_one(go):
+    _, result = go(Asynchronous(), Serial())
+    with pytest.raises(CheckpointError, match="without a trace"):
+        next(Serial().run(replace(result.job, trace=Trace()), result.snapshot))
 
 
 def spin(seconds):

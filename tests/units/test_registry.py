@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from hemiola.aggregate import Sharded
 from hemiola.algorithm import MiniBatch
 from hemiola.algorithms import (
+    adadelay,
+    adaptive_revision,
     asgd,
     bmuf,
+    dc_asgd,
+    downpour,
     eamsgd,
+    eamsgd_async,
     easgd,
+    easgd_async,
     fedavg,
     model_averaging,
     one_shot_averaging,
+    sandblaster,
     ssgd,
+    ssp,
 )
 from hemiola.algorithms.registry import COMPONENTS, RECIPES, build, recipe
 from hemiola.errors import OptionError
-from hemiola.optim import SGD, Adam, Cosine, HeavyBall, Step, WarmUp
+from hemiola.optim import SGD, Adagrad, Adam, Cosine, HeavyBall, Step, WarmUp
 from hemiola.partition import ByLabel, Dirichlet, RandomSampling, ShuffleSplit
 
 
@@ -32,6 +43,14 @@ from hemiola.partition import ByLabel, Dirichlet, RandomSampling, ShuffleSplit
         ("easgd", easgd),
         ("eamsgd", eamsgd),
         ("asgd", asgd),
+        ("ssp", ssp),
+        ("easgd-async", easgd_async),
+        ("eamsgd-async", eamsgd_async),
+        ("adadelay", adadelay),
+        ("adaptive-revision", adaptive_revision),
+        ("dc-asgd", dc_asgd),
+        ("downpour", downpour),
+        ("sandblaster", sandblaster),
     ],
 )
 def test_a_name_alone_is_the_recipe_with_its_defaults(name, make):
@@ -96,6 +115,20 @@ def test_every_recipe_names_its_paper_and_explains_itself(name):
         ("eamsgd", {"momentum": "0.5"}, eamsgd(momentum=0.5)),
         ("fedavg", {"participation": "0.3", "epochs": "2"}, fedavg(0.3, 2)),
         ("fedavg", {"carry": "average"}, fedavg(carry="average")),
+        ("ssp", {"s": "0", "view": "strict", "lr": "0.1"}, ssp(0, "strict", SGD(0.1))),
+        ("easgd-async", {"alpha": "0.2", "lr": "0.1"}, easgd_async(0.2, lr=0.1)),
+        ("eamsgd-async", {"momentum": "0.5"}, eamsgd_async(momentum=0.5)),
+        ("adadelay", {"form": "scalar", "c": "0.5"}, adadelay("scalar", c=0.5)),
+        ("adaptive-revision", {"lr": "0.5"}, adaptive_revision(0.5)),
+        ("dc-asgd", {"variant": "c", "lambda0": "1"}, dc_asgd("c", 1.0)),
+        ("downpour", {"n_push": "2", "n_fetch": "4"}, downpour(2, 4)),
+        (
+            "downpour",
+            {"lr": "0.1", "optimizer.lr": "0.2"},
+            downpour(optimizer=Adagrad(0.2), lr=0.1),
+        ),
+        ("sandblaster", {"portions": "8", "shards": "2"}, sandblaster(8, 2)),
+        ("bmuf", {"shards": "3"}, replace(bmuf(), aggregate=Sharded(bmuf().aggregate, 3))),
     ],
 )
 def test_options_are_read(name, options, expected):
@@ -106,7 +139,7 @@ def test_options_are_read(name, options, expected):
     ("name", "options", "message"),
     [
         ("bmuff", {}, "no algorithm 'bmuff'; did you mean 'bmuf'"),
-        ("zzz", {}, "no algorithm 'zzz'; known are: asgd, bmuf,"),
+        ("zzz", {}, "no algorithm 'zzz'; known are: adadelay, adaptive-revision, asgd, bmuf,"),
         ("bmuf", {"etta": 1}, "bmuf has no option 'etta'; did you mean 'eta'"),
         ("bmuf", {"batchsize": 1}, "bmuf has no option 'batchsize'; did you mean 'batch_size'"),
         ("ssgd", {"steps": 1}, "ssgd has no option 'steps'"),
@@ -126,6 +159,16 @@ def test_options_are_read(name, options, expected):
         ("bmuf", {"draw": "sorted"}, "MiniBatch: draw"),
         ("fedavg", {"participation": 2}, "less than or equal to 1, not 2"),
         ("fedavg", {"carry": "lose"}, "LocalSteps: carry"),
+        ("ssp", {"s": -1}, "Asynchronous: max_lead should be greater than or equal to 0, not -1"),
+        ("ssp", {"optimizer": "adam", "view": "strict"}, "CompleteClocks: optimizer"),
+        ("ssp", {"view": "both"}, "view"),
+        ("adadelay", {"form": "matrix"}, "DelayAdaptive: form"),
+        ("adaptive-revision", {"optimizer": "sgd"}, "adaptive-revision has no option 'optimizer'"),
+        ("dc-asgd", {"variant": "b"}, "DelayCompensated: variant"),
+        ("downpour", {"n_push": 2, "n_fetch": 3}, "n_fetch = 3 must be a multiple of n_push = 2"),
+        ("sandblaster", {"lr": 0.1}, "has no option 'lr'; known are: memory, portions, shards$"),
+        ("sandblaster", {"portion": 3}, "no option 'portion'; did you mean 'portions'"),
+        ("bmuf", {"shards": 0}, "Sharded: shards should be greater than or equal to 1, not 0"),
     ],
 )
 def test_mistakes_are_answered_with_the_nearest_match(name, options, message):

@@ -9,7 +9,7 @@ from annotated_types import Gt, Interval
 
 from hemiola.algorithm import Info
 from hemiola.component import component
-from hemiola.types import Array, Message, State, freeze
+from hemiola.types import Array, Message, State, freeze, frozen
 
 
 @component
@@ -43,4 +43,4 @@ class BlockMomentum:
         return {"w": w, "down": {**up, "w": start}, "delta": delta}
 
     def model(self, state: State) -> Array:
-        return state["w"]
+        return frozen(state["w"])

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from hemiola.algorithm import Info
 from hemiola.component import component
-from hemiola.types import Array, Message, State, freeze
+from hemiola.types import Array, Message, State, freeze, frozen
 
 
 @component
@@ -25,4 +25,4 @@ class Center:
         return {"w": state["w"] + up["e"]}
 
     def model(self, state: State) -> Array:
-        return state["w"]
+        return frozen(state["w"])

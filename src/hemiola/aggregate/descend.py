@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from hemiola.algorithm import Info
 from hemiola.component import component
 from hemiola.contracts import LocalOptimizer
-from hemiola.types import Array, Message, State, freeze
+from hemiola.types import Array, Message, State, freeze, frozen
 
 Damping = Literal["none", "inverse"]
 
@@ -36,4 +36,4 @@ class Descend:
         return {"w": w, "optimizer": memory}
 
     def model(self, state: State) -> Array:
-        return state["w"]
+        return frozen(state["w"])

@@ -11,7 +11,7 @@ from hemiola.algorithm import Info
 from hemiola.component import component
 from hemiola.contracts import Aggregate
 from hemiola.errors import OptionError
-from hemiola.types import Array, Message, State, freeze
+from hemiola.types import Array, Message, State, freeze, frozen
 
 
 @component
@@ -51,9 +51,7 @@ class Sharded:
         return {"size": size, "parts": parts}
 
     def model(self, state: State) -> Array:
-        w = _join([self.aggregate.model(part) for part in state["parts"]])
-        w.setflags(write=False)
-        return w
+        return frozen(_join([self.aggregate.model(part) for part in state["parts"]]))
 
     def _cut(self, array: Array) -> list[Array]:
         return np.array_split(array, self.shards) if array.ndim else [array] * self.shards

@@ -41,7 +41,7 @@ from hemiola.contracts import Partition
 from hemiola.errors import OptionError
 from hemiola.local import Gradient
 from hemiola.partition import ShuffleSplit
-from hemiola.types import Array, Message, State, freeze
+from hemiola.types import Array, Message, State, freeze, frozen
 
 PAPER = "Sra et al., AISTATS 2016"
 
@@ -78,7 +78,7 @@ class DelayAdaptive:
         return {"w": state["w"] - alpha * g, "acc": acc}
 
     def model(self, state: State) -> Array:
-        return state["w"]
+        return frozen(state["w"])
 
     def with_lr(self, base: float) -> Self:
         """Per coordinate, steps hardly scale with the gradient: 1. The scalar form starts at

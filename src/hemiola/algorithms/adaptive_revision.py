@@ -42,7 +42,7 @@ from hemiola.component import component
 from hemiola.contracts import Partition
 from hemiola.local import Gradient
 from hemiola.partition import ShuffleSplit
-from hemiola.types import Array, Message, State, freeze
+from hemiola.types import Array, Message, State, freeze, frozen
 
 PAPER = "McMahan, Streeter, NIPS 2014"
 
@@ -81,7 +81,7 @@ class Revise:
         }
 
     def model(self, state: State) -> Array:
-        return state["w"]
+        return frozen(state["w"])
 
     def with_lr(self, base: float) -> Self:
         """Steps hardly scale with the gradient, so the rate does not depend on the data: 0.3."""

@@ -38,9 +38,9 @@ PAPER = "Dean et al., NIPS 2012"
 
 def asgd(
     optimizer: LocalOptimizer = SGD(),
-    damping: Damping = "none",
     batch: MiniBatch = MiniBatch(),
     partition: Partition = ShuffleSplit(),
+    damping: Damping = "none",
 ) -> Algorithm:
     """Asynchronous SGD: every gradient is applied when it arrives.
 

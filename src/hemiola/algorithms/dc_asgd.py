@@ -39,7 +39,7 @@ from hemiola.contracts import LocalOptimizer, Partition
 from hemiola.local import Gradient
 from hemiola.optim import SGD
 from hemiola.partition import ShuffleSplit
-from hemiola.types import Array, Message, State, freeze
+from hemiola.types import Array, Message, State, freeze, frozen
 
 PAPER = "Zheng et al., ICML 2017"
 EPS = 1e-7
@@ -92,7 +92,7 @@ class DelayCompensated:
         return rate
 
     def model(self, state: State) -> Array:
-        return state["w"]
+        return frozen(state["w"])
 
 
 def dc_asgd(

@@ -37,7 +37,7 @@ from hemiola.contracts import Partition
 from hemiola.local import AsyncElastic
 from hemiola.local.elastic import BETA
 from hemiola.partition import ShuffleSplit
-from hemiola.types import Array, Message, State, freeze
+from hemiola.types import Array, Message, State, freeze, frozen
 
 PAPER = "Zhang et al., NIPS 2015"
 
@@ -64,7 +64,7 @@ class ElasticExchange:
         return {"w": state["w"] + e, "e": state["e"]}
 
     def model(self, state: State) -> Array:
-        return state["w"]
+        return frozen(state["w"])
 
 
 def easgd_async(

@@ -160,7 +160,7 @@ def path_of(chosen: Recipe, key: str) -> str:
     head = key.split(".")[0]
     path = SHORT_NAMES[head] + key[len(head) :] if _is_short(head, parameters) else key
     if path.split(".")[0] not in (*parameters, SHARDS):
-        known = [*parameters, SHARDS, *(s for s in SHORT_NAMES if _is_short(s, parameters))]
+        known = {*parameters, SHARDS, *(s for s in SHORT_NAMES if _is_short(s, parameters))}
         raise unknown_option(chosen.name, key, known)
     return path
 

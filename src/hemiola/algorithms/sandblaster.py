@@ -40,7 +40,7 @@ from hemiola.communicate import Asynchronous
 from hemiola.component import component
 from hemiola.local.portion import Portion
 from hemiola.partition import Whole
-from hemiola.types import Array, Message, State, freeze
+from hemiola.types import Array, Message, State, freeze, frozen
 
 PAPER = "Dean et al., NIPS 2012"
 
@@ -138,7 +138,7 @@ class Coordinator:
         return state
 
     def model(self, state: State) -> Array:
-        return state["model"]
+        return frozen(state["model"])
 
     def _slices(self, state: State) -> Slices:
         return Slices(state["vectors"], self.shards)

@@ -36,10 +36,11 @@ from hemiola.algorithm import Algorithm, Info, MiniBatch
 from hemiola.communicate import Asynchronous
 from hemiola.component import component
 from hemiola.contracts import Partition
+from hemiola.errors import OptionError
 from hemiola.local import Gradient
 from hemiola.optim import SGD
 from hemiola.partition import ShuffleSplit
-from hemiola.types import Array, Message, State, freeze
+from hemiola.types import Array, Message, State, freeze, frozen
 
 PAPER = "Ho et al., NIPS 2013"
 
@@ -76,7 +77,7 @@ class CompleteClocks:
         return {"w": w, "pending": pending}
 
     def model(self, state: State) -> Array:
-        return state["w"]
+        return frozen(state["w"])
 
 
 def _in_order(numbered: dict[str, Any]) -> list[tuple[int, Any]]:
@@ -96,6 +97,8 @@ def ssp(
     >>> ssp(s=2).communicate.max_lead
     2
     """
+    if view not in ("plain", "strict"):
+        raise OptionError(f"ssp: view should be 'plain' or 'strict', not {view!r}.")
     return Algorithm(
         name="ssp",
         partition=partition,

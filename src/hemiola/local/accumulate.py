@@ -34,7 +34,7 @@ class Accumulate:
         total, samples = np.zeros_like(w), 0
         for t in range(state["t"], state["t"] + self.steps):
             batch = task.batch(t, self.batch)
-            g = task.objective.grad(w, batch)
+            g = task.objective.grad(w, batch) if len(batch) else np.zeros_like(w)
             total += g
             samples += len(batch)
             w, state["optimizer"] = self.optimizer.step(w, g, state["optimizer"], t)

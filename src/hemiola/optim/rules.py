@@ -36,7 +36,7 @@ class SGD:
 
     def step(self, w: Array, g: Array, state: State, t: int) -> tuple[Array, State]:
         step = self.rate(t) * g
-        return np.subtract(w, step, out=step), state
+        return np.subtract(w, step, out=step if step.dtype == w.dtype else None), state
 
     def rate(self, t: int) -> float:
         """The learning rate at step t."""
