@@ -169,7 +169,11 @@ def test_damaged_compression(tmp_path, extension, compression):
 @pytest.mark.parametrize("extension", WRITERS)
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(PNG, "PNG image"), (gzip.compress(b"1 1:1\n", mtime=0), "gzip"), ("Hello, world\nand so on\n", "")],
+    [
+        (PNG, "PNG image"),
+        (gzip.compress(b"1 1:1\n", mtime=0), "gzip"),
+        ("Hello, world\nand so on\n", ""),
+    ],
 )
 def test_other_format(tmp_path, extension, content, words):
     message = fault(put(tmp_path / f"a{extension}", content))
