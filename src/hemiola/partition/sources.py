@@ -32,6 +32,10 @@ class _Cursor:
     steps: int
     order: Array
 
+    def holds(self, mini_batch: MiniBatch, t: int) -> bool:
+        same = self.mini_batch is mini_batch or self.mini_batch == mini_batch
+        return same and self.start <= t < self.start + self.steps
+
 
 class Shards:
     """Offline generation: each worker draws from its shard of a finite set.
@@ -81,23 +85,31 @@ class Shards:
 
     def batch(self, worker: int, t: int, mini_batch: MiniBatch) -> Batch:
         cursor = self._cursors[worker]
-        if cursor is None or cursor.mini_batch is not mini_batch or t < cursor.start:
-            cursor = self._cursors[worker] = self._epoch(worker, mini_batch, 0, 0)
-        while t >= cursor.start + cursor.steps:  # a new deal may change the size of the shard
-            cursor = self._epoch(worker, mini_batch, cursor.epoch + 1, cursor.start + cursor.steps)
-            self._cursors[worker] = cursor
+        if cursor is None or not cursor.holds(mini_batch, t):
+            cursor = self._cursors[worker] = self._seek(worker, mini_batch, t, cursor)
         if mini_batch.draw != "shuffled":
             return Batch(self.data, self._draw(worker, t, cursor))
         first = (t - cursor.start) * cursor.size
         return Batch(self.data, cursor.order[first : first + cursor.size])
 
-    def _epoch(self, worker: int, mini_batch: MiniBatch, epoch: int, start: int) -> _Cursor:
-        """An epoch of a worker, shuffled unless a batch is the whole shard or draws by itself."""
-        order = self.shard(worker, epoch)
-        size = mini_batch.count(len(order))
-        if mini_batch.draw == "shuffled" and size < len(order):
-            order = stream(self.seed, "order", worker, epoch).permutation(order)
-        return _Cursor(mini_batch, epoch, start, size, -(-len(order) // size), order)
+    def _seek(self, worker: int, mini_batch: MiniBatch, t: int, near: _Cursor | None) -> _Cursor:
+        """The epoch of step t. A new deal may change a shard's size: then count through all."""
+        epoch, start = 0, 0
+        if self.partition.reshuffle_every is None:
+            epoch = t // self.steps_per_epoch(worker, mini_batch)
+            start = epoch * self.steps_per_epoch(worker, mini_batch)
+        elif near is not None and near.mini_batch == mini_batch and near.start <= t:
+            epoch, start = near.epoch, near.start
+        while True:
+            shard = self.shard(worker, epoch)
+            size = mini_batch.count(len(shard))
+            steps = -(-len(shard) // size)
+            if t < start + steps:
+                break
+            epoch, start = epoch + 1, start + steps
+        if mini_batch.draw == "shuffled" and size < len(shard):
+            shard = stream(self.seed, "order", worker, epoch).permutation(shard)
+        return _Cursor(mini_batch, epoch, start, size, steps, shard)
 
     def _draw(self, worker: int, t: int, cursor: _Cursor) -> Array:
         """Sample numbers drawn without regard to what was drawn before."""
