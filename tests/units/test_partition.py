@@ -183,17 +183,32 @@ def test_a_shard_that_is_dealt_anew_is_drawn_completely_before_the_next(
     two_classes, partition, size
 ):
     """The draws are epoch after epoch: each a permutation of that epoch's shard."""
-    source = Shards(two_classes(63), partition, 4, 2)
+    source, mini_batch = Shards(two_classes(63), partition, 4, 2), MiniBatch(size)
     for worker in range(4):
-        drawn = np.concatenate(
-            [source.batch(worker, t, MiniBatch(size)).rows for t in range(5 * 63)]
-        )
-        start = 0
-        for epoch in range(4):
-            shard = source.shard(worker, epoch)
-            found = drawn[start : start + len(shard)]
-            assert sorted(found.tolist()) == sorted(shard.tolist())
-            start += len(shard)
+        expected = [np.sort(source.shard(worker, epoch)) for epoch in range(4)]
+        drawn, t = [], 0
+        while len(drawn) < sum(map(len, expected)):
+            drawn += source.batch(worker, t, mini_batch).rows.tolist()
+            t += 1
+        for shard in expected:
+            found, drawn = drawn[: len(shard)], drawn[len(shard) :]
+            np.testing.assert_array_equal(np.sort(found), shard)
+
+
+def test_a_resumed_run_does_not_shuffle_again_what_lies_behind_it(two_classes, monkeypatch):
+    mini_batch, far = MiniBatch(5), 4000
+    expected = Shards(two_classes(), ShuffleSplit(), 4, 0)
+    rows = [expected.batch(0, t, mini_batch).rows for t in range(far + 1)][-1]
+    shuffled = []
+
+    def counting(*address):
+        shuffled.append(address)
+        return stream(*address)
+
+    resumed = Shards(two_classes(), ShuffleSplit(), 4, 0)
+    monkeypatch.setattr("hemiola.partition.sources.stream", counting)
+    np.testing.assert_array_equal(resumed.batch(0, far, mini_batch).rows, rows)
+    assert len(shuffled) <= 3
 
 
 @pytest.mark.parametrize("draw", ["replacement", "bernoulli"])

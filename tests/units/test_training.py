@@ -347,6 +347,16 @@ def test_the_best_model_is_kept(two_classes):
     assert logistic(1 / 60).value(last.weights, Batch(held_out)) == losses[-1]
 
 
+def test_the_best_model_is_the_best_on_the_evaluation_data(two_classes):
+    data = two_classes()
+    contrary = make_dataset(data.X, 1 - data.y)
+    options = {"rounds": 30, "eval_every": 1, "eval_data": contrary, "keep_best": True}
+    result = fit(build("ssgd", {"batch_size": "all"}), "logistic", data, **options)
+    assert (np.diff(result.history.column("loss")) < 0).all()
+    assert result.history.column("eval_loss").argmin() == 0
+    assert (result.weights == 0).all()
+
+
 def test_the_start_may_be_the_best(two_classes):
     data = two_classes()
     best = pooled_optimum(logistic(1 / 60), data)[0]
