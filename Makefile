@@ -53,8 +53,9 @@ examples: $(READY)  ## Run every script in examples/, shortened
 test: $(READY)  ## Run the tests, JOBS files at a time
 	$(BIN)/pytest tests -n $(JOBS) --dist loadfile
 
-bench: $(READY)  ## Measure rounds per second
+bench: $(READY)  ## Measure rounds per second and the throughput of servers
 	$(BIN)/python benchmarks/rounds_per_second.py
+	$(BIN)/python benchmarks/server_throughput.py
 
 format: $(READY)  ## Format the code and sort its imports
 	$(BIN)/ruff check --select I --fix $(SOURCES)
