@@ -41,8 +41,8 @@ def ssgd(
 
     ``optimizer`` is the server's: with heavy-ball it has one buffer, as K averaged local ones have.
 
-    >>> ssgd().aggregate
-    Descend(optimizer=SGD(lr=None, schedule=Constant()))
+    >>> ssgd().aggregate.optimizer
+    SGD(lr=None, schedule=Constant())
     """
     return Algorithm(
         name="ssgd",
