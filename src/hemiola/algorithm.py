@@ -95,7 +95,8 @@ class Info:
     ``weight``     how much it stands for, in samples;
     ``staleness``  updates applied since the sender read its model (0 in synchronous rounds);
     ``tick``       pieces of work that the sender had done before this one (rounds, in rounds);
-    ``lowest``     the least number of pieces that any worker present has done by now.
+    ``lowest``     the least number of pieces that any worker present has done by now;
+    ``group``      the number under which a group of workers reads and sends.
     """
 
     step: int
@@ -105,6 +106,12 @@ class Info:
     n_workers: int
     tick: int = 0
     lowest: int = 0
+    group: int | None = None
+
+    @property
+    def sender(self) -> int:
+        """As whom the server knows the sender: one worker, or a group by its number."""
+        return self.workers[0] if self.group is None else self.group
 
 
 def weight_of(n: float) -> Array:

@@ -79,6 +79,26 @@ class Trace:
         self.seconds = array("d", saved["seconds"].tolist())
 
 
+class Timeline:
+    """Who did what when: one entry for every piece of work.
+
+    ``begun`` and ``finished`` are seconds since the start, from sending a piece of work off to
+    having its answer; ``computed`` seconds of that were spent on computing, the rest on the way.
+    """
+
+    def __init__(self) -> None:
+        self.workers = array("i")
+        self.begun = array("d")
+        self.computed = array("d")
+        self.finished = array("d")
+
+    def note(self, worker: int, begun: float, computed: float, finished: float) -> None:
+        self.workers.append(worker)
+        self.begun.append(begun)
+        self.computed.append(computed)
+        self.finished.append(finished)
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """One update of the server.
@@ -101,7 +121,7 @@ class Event:
 class Job:
     """What an engine runs: everything but the loop. ``w0`` has shape (d,).
 
-    What happens is noted in ``trace``, when there is one.
+    What happens is noted in ``trace`` and ``timeline``, when there are such.
     """
 
     algorithm: Algorithm
@@ -111,6 +131,7 @@ class Job:
     seed: int
     w0: Array
     trace: Trace | None = None
+    timeline: Timeline | None = None
 
     def task(self, worker: int, step: int) -> Task:
         return Task(worker, step, self.workers, self.seed, self.objective, self.source)

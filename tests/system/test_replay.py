@@ -57,11 +57,12 @@ def test_a_run_is_repeated_to_the_bit(data, tmp_path, name, workers, engine):
     same_again(build(recipe, options), data, engine, workers, tmp_path / "t")
 
 
-@pytest.mark.parametrize("name", ["asgd", "easgd-async", "downpour"])
-def test_a_run_on_processes_is_repeated_to_the_bit(data, tmp_path, name):
+@pytest.mark.parametrize("name", RECORDED)
+@pytest.mark.parametrize("workers", [2, 4, 8])
+def test_a_run_on_processes_is_repeated_to_the_bit(data, tmp_path, name, workers):
     recipe, options = RECORDED[name]
     engine = engine_class("processes")()
-    same_again(build(recipe, options), data, engine, 3, tmp_path / "t", rounds=6)
+    same_again(build(recipe, options), data, engine, workers, tmp_path / "t", rounds=6)
 
 
 def test_a_run_on_uneven_simulated_workers_is_repeated_to_the_bit(data, tmp_path):

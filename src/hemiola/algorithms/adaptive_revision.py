@@ -65,7 +65,7 @@ class Revise:
         return freeze(w=state["w"])
 
     def push(self, state: State, up: Message, info: Info) -> State:
-        (worker,) = info.workers
+        worker = info.sender
         g, w = up["g"], state["w"]
         g_bck = (state["gbar"] - state["read"][worker]).astype(w.dtype, copy=False)
         eta_old = self.lr / np.sqrt(state["z_max"])

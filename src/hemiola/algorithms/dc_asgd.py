@@ -73,7 +73,7 @@ class DelayCompensated:
         return freeze(w=state["w"])
 
     def push(self, state: State, up: Message, info: Info) -> State:
-        (worker,) = info.workers
+        worker = info.sender
         g, w = up["g"], state["w"]
         squares = g * g
         drift = w - state["backup"][worker]

@@ -57,7 +57,7 @@ class ElasticExchange:
         return freeze(e=state["e"][worker])
 
     def push(self, state: State, up: Message, info: Info) -> State:
-        (worker,) = info.workers
+        worker = info.sender
         alpha = BETA / info.n_workers if self.alpha is None else self.alpha
         e = alpha * (up["x"] - state["w"])
         state["e"][worker] = e

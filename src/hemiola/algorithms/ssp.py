@@ -64,7 +64,7 @@ class CompleteClocks:
         return freeze(w=view)
 
     def push(self, state: State, up: Message, info: Info) -> State:
-        (worker,) = info.workers
+        worker = info.sender
         step = self.optimizer.rate(info.tick) * up["g"]
         pending = state["pending"]
         pending.setdefault(str(info.tick), {})[str(worker)] = step

@@ -9,6 +9,7 @@ engines cannot differ in it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from time import perf_counter
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -25,12 +26,16 @@ _REFUSALS = 100
 
 
 class Arrival(NamedTuple):
-    """One piece of work done. ``finished`` is in seconds on the executor's clock."""
+    """One piece of work done.
+
+    ``finished`` is in seconds on the executor's clock; ``computed`` are the seconds of computing.
+    """
 
     worker: int
     up: Message
     steps: int
     finished: float
+    computed: float
 
 
 class Change(NamedTuple):
@@ -100,14 +105,15 @@ class Workers:
         self._job = job
         self.states: list[State] = [None] * job.workers
 
-    def work(self, down: Message, task: Task) -> tuple[Message, int]:
-        """Do a piece of work: (up, local steps taken)."""
+    def work(self, down: Message, task: Task) -> tuple[Message, int, float]:
+        """Do a piece of work: (up, local steps taken, seconds that it took)."""
+        start = perf_counter()
         local = self._job.algorithm.local
         state = self.states[task.worker]
         state = local.init(self._job.w0) if state is None else state
         before = state["t"]
         self.states[task.worker], up = local.work(state, down, task)
-        return up, self.states[task.worker]["t"] - before
+        return up, self.states[task.worker]["t"] - before, perf_counter() - start
 
 
 class Server:
@@ -121,6 +127,7 @@ class Server:
         self.ledger = Ledger(updates=[0] * job.workers)
         self.ticks = Ticks([0] * job.workers)
         self.local_steps = [0] * job.workers
+        self.begun = [0.0] * job.workers  # when each worker's piece of work was sent off
         self.read = [0] * job.workers  # the version that each worker read last
         self.refused_in_a_row = 0
         if resume is not None:
@@ -133,6 +140,7 @@ class Server:
         self.ledger = Ledger(**saved["ledger"])
         self.ticks = Ticks(saved["ticks"], saved["away"])
         self.read, self.local_steps = saved["read"], saved["local_steps"]
+        self.begun = saved["begun"]
         if self.job.trace is not None:
             if saved["trace"] is None:
                 raise CheckpointError(
@@ -154,6 +162,7 @@ class Server:
         return copy_state({
             "step": self.step, "clock": self.executor.now(), "server": self.state,
             "ledger": vars(self.ledger), "read": self.read, "local_steps": self.local_steps,
+            "begun": self.begun,
             "ticks": self.ticks.values, "away": sorted(self.ticks.away),
             "workers": self.executor.states(), "pending": pending,
             "trace": None if self.job.trace is None else self.job.trace.snapshot(),
@@ -169,12 +178,16 @@ class Server:
             self.ledger.bytes_down += nbytes(down)
         self._note(PULL, worker)
         self.ledger.count(self.ledger.lead, self.ticks.lead(worker))
+        self.begun[worker] = self.executor.now()
         self.executor.start(down, self.job.task(worker, self.ticks[worker]))
 
     def receive(self, arrival: Arrival) -> None:
         """Count a piece of work."""
         worker = arrival.worker
         self._note(PUSH, worker)
+        if self.job.timeline is not None:
+            begun, finished = self.begun[worker], arrival.finished
+            self.job.timeline.note(worker, begun, arrival.computed, finished)
         self.ledger.messages += 1
         self.ledger.bytes_up += nbytes(arrival.up)
         self.ledger.local_steps += arrival.steps

@@ -63,9 +63,9 @@ def _work(wire: Wire, rank: int) -> None:
             _post(wire, Packet(_wire.READY))
         elif packet.kind == _wire.WORK:
             down = inbox.get(packet.holds, packet.fd)
-            up, steps = workers.work(down, job.task(rank, packet.number))
+            up, steps, spent = workers.work(down, job.task(rank, packet.number))
             holds, fd = outbox.put(up)
-            _post(wire, Packet(_wire.DONE, holds, steps, perf_counter(), fd))
+            _post(wire, Packet(_wire.DONE, holds, steps, perf_counter(), spent, fd))
         elif packet.kind == _wire.SET:
             workers.states[rank] = copy_state(unpack(packet.file))
         else:

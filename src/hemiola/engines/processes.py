@@ -122,7 +122,7 @@ class _Executor:
             return
         holds, fd = self._crew.put(rank, down)
         self._at_work.add(rank)
-        self._crew.send(rank, Packet(_wire.WORK, holds, task.step, 0.0, fd), owes=True)
+        self._crew.send(rank, Packet(_wire.WORK, holds, task.step, fd=fd), owes=True)
         if fd is not None:
             os.close(fd)
 
@@ -187,7 +187,7 @@ class _Executor:
             up = self._crew.get(rank, packet)
             self._at_work.discard(rank)
             finished = self.now() - (perf_counter() - packet.seconds)
-            self._kept.append(Arrival(rank, up, packet.number, finished))
+            self._kept.append(Arrival(rank, up, packet.number, finished, packet.spent))
         elif packet.kind == _wire.STATE:
             self._states[rank] = unpack(packet.file)
             self._asked.discard(rank)
@@ -214,7 +214,7 @@ class _Executor:
 def _parcel(job: Job) -> int:
     """The job as the workers get it."""
     try:
-        return pack(replace(job, trace=None))
+        return pack(replace(job, trace=None, timeline=None))
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise UnsupportedError(
             f"engine processes cannot send this job to another process ({error}); define what it "

@@ -58,8 +58,8 @@ class _Executor:
         self.clock = 0.0
 
     def start(self, down: Message, task: Task) -> None:
-        up, steps = self._workers.work(down, task)
-        self.done[task.worker] = Arrival(task.worker, up, steps, self.clock)
+        up, steps, _ = self._workers.work(down, task)
+        self.done[task.worker] = Arrival(task.worker, up, steps, self.clock, 0.0)
 
     def take(self, worker: int) -> Arrival:
         if worker not in self.done:

@@ -41,9 +41,9 @@ class _Executor:
         self.resume = self._clock.resume
 
     def start(self, down: Message, task: Task) -> None:
-        up, steps = self._workers.work(down, task)
+        up, steps, computed = self._workers.work(down, task)
         self._now = self._clock.now()
-        self._done.append(Arrival(task.worker, up, steps, self._now))
+        self._done.append(Arrival(task.worker, up, steps, self._now, computed))
 
     def now(self) -> float:
         """When the last piece of work ended: taking turns is not waiting."""

@@ -107,12 +107,12 @@ class Simulator:
     def run(self, job: Job, resume: State | None = None) -> Iterator[Event]:
         return drive(job, _Executor(job, self), resume)
 
-    def duration(self, job: Job, task: Task, payload: int, steps: int) -> float:
-        """Virtual seconds from sending a message down to having its answer."""
+    def duration(self, job: Job, task: Task, payload: int, steps: int) -> tuple[float, float]:
+        """Virtual seconds (from sending a message down to having its answer, of computing)."""
         rng = stream(job.seed, "compute", task.worker, task.step)
         slow = task.worker < round(self.slow_share * job.workers)
         compute = self.compute.seconds(rng, steps) * (self.slow_factor if slow else 1.0)
-        return 2 * self.latency + payload / self.bandwidth + compute
+        return 2 * self.latency + payload / self.bandwidth + compute, compute
 
 
 class _Executor:
@@ -124,10 +124,11 @@ class _Executor:
         self._heap: list[tuple[float, int, Arrival]] = []
 
     def start(self, down: Message, task: Task) -> None:
-        up, steps = self._workers.work(down, task)
+        up, steps, _ = self._workers.work(down, task)
         payload = nbytes(down) + nbytes(up)
-        end = self._now + self._model.duration(self._job, task, payload, steps)
-        heappush(self._heap, (end, task.worker, Arrival(task.worker, up, steps, end)))
+        duration, computed = self._model.duration(self._job, task, payload, steps)
+        end = self._now + duration
+        heappush(self._heap, (end, task.worker, Arrival(task.worker, up, steps, end, computed)))
 
     def next(self) -> Arrival:
         end, _, arrival = heappop(self._heap)

@@ -82,8 +82,8 @@ class _Executor:
         while (call := inbox.get()) is not None:
             try:
                 down, task = call
-                up, steps = self._workers.work(down, task)
-                self._done.put(Arrival(task.worker, up, steps, self.now()))
+                up, steps, computed = self._workers.work(down, task)
+                self._done.put(Arrival(task.worker, up, steps, self.now(), computed))
             except BaseException as error:  # handed to the server, which raises it
                 self._done.put(error)
 
