@@ -3,8 +3,8 @@
 With workers that are always busy the mean staleness of an update is K - 1 whatever their speeds, so
 the three levels are 2, 8 and 32 workers on the simulator (log-normal compute times). Every
 algorithm gets the same number of server updates, each from one mini-batch of 32 samples (elastic
-averaging: one local step a period), and the best of three learning rates: its default times 1/4,
-1 and 4. Sandblaster is left out: its updates are portions of one batch gradient.
+averaging: one local step a period), and the best of five learning rates: its default times 1/16,
+1/4, 1, 4 and 16. Sandblaster is left out: its updates are portions of one batch gradient.
 
     python benchmarks/staleness.py [--data DIRECTORY] [--plot FILE] [--updates N]
 
@@ -36,7 +36,7 @@ from hemiola.reference import pooled_optimum
 from hemiola.training import make_objective
 
 WORKERS = (2, 8, 32)
-FACTORS = (0.25, 1.0, 4.0)
+FACTORS = (1 / 16, 0.25, 1.0, 4.0, 16.0)
 RECIPES: dict[str, tuple[str, dict[str, object]]] = {
     "asgd": ("asgd", {}),
     "asgd, damped": ("asgd", {"damping": "inverse"}),

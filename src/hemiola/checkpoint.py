@@ -44,13 +44,7 @@ class Checkpoint:
 
         Raises :class:`CheckpointError` when there is none, or it is damaged or of another run.
         """
-        if not self.path.exists():
-            raise CheckpointError(
-                f"{self.directory} holds no checkpoint; leave out --resume to start anew."
-            )
-        nest = load_nest(self.path)
-        if not isinstance(nest, dict) or nest.get("format") != _FORMAT:
-            raise CheckpointError(f"{self.path} is not a checkpoint of this version of hemiola.")
+        nest = self._read()
         for key, ours in self.identity.items():
             theirs = nest.get("identity", {}).get(key)
             if theirs != ours:
@@ -63,6 +57,21 @@ class Checkpoint:
             return nest["state"], History.from_dict(nest["history"]), (loss, weights)
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{self.path} is damaged: a part is missing.") from error
+
+
+    def algorithm(self) -> Any:
+        """The description of the saved run's algorithm. Raises :class:`CheckpointError`."""
+        return self._read().get("identity", {}).get("algorithm")
+
+    def _read(self) -> dict[str, Any]:
+        if not self.path.exists():
+            raise CheckpointError(
+                f"{self.directory} holds no checkpoint; leave out --resume to start anew."
+            )
+        nest = load_nest(self.path)
+        if not isinstance(nest, dict) or nest.get("format") != _FORMAT:
+            raise CheckpointError(f"{self.path} is not a checkpoint of this version of hemiola.")
+        return nest
 
 
 def _short(value: Any) -> str:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from dataclasses import field
+from typing import Annotated, Literal
 
-from annotated_types import Ge, Interval
+from annotated_types import Ge, Gt, Interval
 
 from hemiola.component import component
+from hemiola.contracts import Aggregate
+from hemiola.errors import OptionError
+from hemiola.grouping import ByRatio, Grouping, Groups
 from hemiola.rng import stream
 
 
@@ -53,4 +57,52 @@ class Asynchronous:
     fetch_every: Annotated[int, Ge(1)] = 1
 
 
-Discipline = Synchronous | Asynchronous
+@component
+class Rounds:
+    """What a group does between two exchanges with the server: ``rounds`` rounds on its own.
+
+    ``aggregate`` is a server of the group's own that begins each exchange at the model that the
+    group read, as in local training; the group then sends what it changed.
+    """
+
+    aggregate: Aggregate
+    rounds: Annotated[int, Ge(1)] = 1
+
+
+@component
+class Grouped:
+    """Synchronous inside groups of similar speed, asynchronous across them.
+
+    ``groups``     who works together; None: everyone alone at first, until each worker's time is
+                   known from ``calibrate`` pieces of work;
+    ``rule``       puts workers of similar speed together;
+    ``drift``      regroup when a worker's time has changed by this share; None: never;
+    ``scale``      ``linear``: a message counts by the samples behind it, 1 for a group of mean
+                   size; ``equal``: each counts 1;
+    ``max_lead``   rounds that a group may be ahead of the slowest; None: any;
+    ``inside``     rounds of the group's own; None: one piece of work of each member, joined, goes
+                   to the server as it is.
+    """
+
+    groups: Groups | None = None
+    rule: Grouping = field(default_factory=ByRatio)
+    calibrate: Annotated[int, Ge(2)] = 20
+    drift: Annotated[float, Gt(0)] | None = 0.2
+    scale: Literal["linear", "equal"] = "linear"
+    max_lead: Annotated[int, Ge(0)] | None = None
+    inside: Rounds | None = None
+
+    def __post_init__(self) -> None:
+        members = [worker for group in self.groups or () for worker in group]
+        if self.groups is not None and sorted(members) != list(range(len(members))):
+            raise OptionError(
+                f"groups must name every worker 0, 1, ... once, not {self.groups!r}."
+            )
+
+    @property
+    def fetch_every(self) -> int:
+        """Every round begins with a read."""
+        return 1
+
+
+Discipline = Synchronous | Asynchronous | Grouped

@@ -13,24 +13,28 @@ from hemiola.algorithm import Algorithm, Task
 from hemiola.contracts import Objective, Source
 from hemiola.types import Array, State
 
-PULL, PUSH, LEAVE, JOIN = range(4)
-"""Kinds of entries in a trace."""
+PULL, PUSH, LEAVE, JOIN, GROUP, LEAD = range(6)
+"""Kinds of entries in a trace. A worker's GROUP is followed by the LEAD of its new group."""
 
 
 @dataclass
 class Ledger:
     """What a run has cost so far. Bytes are payload, counted between workers and one server.
 
-    ``waiting`` sums, over the workers, the seconds between handing in work and starting the next.
-    ``staleness[s]`` counts updates that were s versions old, ``lead[s]`` reads by workers that were
-    s pieces of work ahead of the slowest, ``updates[k]`` the updates by worker k. ``refused``
-    messages were not finite; ``left`` and ``joined`` count workers that went away and came back.
+    ``pieces`` of work were applied, each one local computation of one worker. ``waiting`` sums,
+    over the workers, the seconds between handing in work and starting the next. ``bytes_inside`` is
+    what moved inside groups. ``staleness[s]`` counts updates that were s versions old, ``lead[s]``
+    reads by workers that were s pieces of work ahead of the slowest, ``updates[k]`` the updates by
+    worker k. ``refused`` messages were not finite; ``left`` and ``joined`` count workers that went
+    away and came back. ``groups`` are the books of groups of workers, past and present.
     """
 
     local_steps: int = 0
+    pieces: int = 0
     messages: int = 0
     bytes_up: int = 0
     bytes_down: int = 0
+    bytes_inside: int = 0
     waiting: float = 0.0
     refused: int = 0
     left: int = 0
@@ -38,6 +42,27 @@ class Ledger:
     staleness: list[int] = field(default_factory=list)
     lead: list[int] = field(default_factory=list)
     updates: list[int] = field(default_factory=list)
+    groups: list[dict[str, Any]] = field(default_factory=list)
+
+    def open_groups(
+        self, members: dict[int, list[int]], expected: Sequence[Sequence[float]] | None, now: float
+    ) -> dict[int, dict[str, Any]]:
+        """From ``now`` on there are these groups; (seconds, staleness) of each as expected. Returns
+        their books by number."""
+        for group in self.groups:
+            group.setdefault("until", now)
+        for i, (number, workers) in enumerate(members.items()):
+            seconds, staleness = (None, None) if expected is None else expected[i]
+            self.groups.append({
+                "number": number, "members": list(workers), "since": now, "updates": 0,
+                "staleness": 0, "samples": 0.0, "expected_seconds": seconds,
+                "expected_staleness": staleness,
+            })  # fmt: skip
+        return self.open_books()
+
+    def open_books(self) -> dict[int, dict[str, Any]]:
+        """The books of the present groups, by number."""
+        return {group["number"]: group for group in self.groups if "until" not in group}
 
     @staticmethod
     def count(histogram: list[int], value: int) -> None:

@@ -24,7 +24,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from hemiola.algorithm import Algorithm, MiniBatch
-from hemiola.communicate import Asynchronous
+from hemiola.communicate import Synchronous
 from hemiola.contracts import Objective, Source
 from hemiola.dataset import Dataset
 from hemiola.errors import OptionError
@@ -62,7 +62,11 @@ def with_learning_rate(
         )
     base = base_rate(objective, data, _batch_size(algorithm, source, workers))
     if _steps_on_stale_gradients(algorithm):
-        base *= math.sin(math.pi / (2 * (2 * _gradients_in_flight(algorithm, workers) + 1)))
+        base *= _stale_share(algorithm, workers)
+    inside = getattr(algorithm.communicate, "inside", None)
+    if inside is not None:  # the server adds changes of models, whose curvature is at most 1
+        server = _fill(algorithm.aggregate, _stale_share(algorithm, workers))
+        algorithm = replace(algorithm, aggregate=server)
     filled = _fill(algorithm, base)
     assert isinstance(filled, Algorithm)
     return filled
@@ -109,21 +113,40 @@ def _batch_size(algorithm: Algorithm, source: Source, workers: int) -> float:
     if batch.size is None:
         return math.inf
     count = batch.count(n) if n > 1 else max(1.0, float(batch.size))
-    joined = not hasattr(local, "optimizer") and not isinstance(algorithm.communicate, Asynchronous)
-    return count * (workers if joined and not hasattr(local, "lr") else 1)
+    joined = not hasattr(local, "optimizer")
+    group = workers / _senders(algorithm, workers)
+    return count * (group if joined and not hasattr(local, "lr") else 1)
+
+
+def _senders(algorithm: Algorithm, workers: int) -> int:
+    """Who the server hears from: all together, groups, or every worker alone."""
+    discipline = algorithm.communicate
+    if isinstance(discipline, Synchronous):
+        return 1
+    groups = getattr(discipline, "groups", None)
+    return workers if groups is None else len(groups)
+
+
+def _stale_share(algorithm: Algorithm, workers: int) -> float:
+    """How much smaller the best step is on gradients that are as stale as these."""
+    return math.sin(math.pi / (2 * (2 * _gradients_in_flight(algorithm, workers) + 1)))
 
 
 def _gradients_in_flight(algorithm: Algorithm, workers: int) -> int:
     """K - 1; more where a message holds several gradients, or not each is followed by a read."""
-    held = getattr(algorithm.local, "steps", 1)
-    return int(held * (algorithm.communicate.fetch_every * workers - 1))
+    inside = getattr(algorithm.communicate, "inside", None)
+    held = 1 if inside is not None else getattr(algorithm.local, "steps", 1)
+    senders = _senders(algorithm, workers)
+    return int(held * (algorithm.communicate.fetch_every * senders - 1))
 
 
 def _steps_on_stale_gradients(algorithm: Algorithm) -> bool:
     server = getattr(algorithm.aggregate, "aggregate", algorithm.aggregate)  # of Sharded: its rule
     damped = getattr(server, "damping", "none") != "none"
     own_models = hasattr(algorithm.local, "lr")  # elastic workers step on gradients of their own
-    return isinstance(algorithm.communicate, Asynchronous) and not damped and not own_models
+    stale = not isinstance(algorithm.communicate, Synchronous)
+    inside = getattr(algorithm.communicate, "inside", None) is not None
+    return stale and not damped and not own_models and not inside
 
 
 def _lacks_rate(part: Any) -> bool:

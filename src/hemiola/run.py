@@ -28,14 +28,20 @@ _EXPLODED = 1e6
 
 @dataclass(frozen=True)
 class Plan:
-    """How long a run takes and how often it is looked at, in server updates.
+    """How long a run takes and how often it is looked at, in server updates or, if ``by_pieces``,
+    in pieces of work that were applied: a group's update holds one of each member.
 
-    A synchronous round is one update, an asynchronous one as many as there are workers.
+    A synchronous round is one update, an asynchronous one a piece of work for every worker.
     """
 
     updates: int
     per_round: int
     every: int
+    by_pieces: bool = False
+
+    def at(self, event: Event) -> int:
+        """How far a run has come."""
+        return event.ledger.pieces if self.by_pieces else event.step
 
 
 @dataclass
@@ -93,26 +99,31 @@ class Run:
             return state
         self.history.metric = "r2" if self.data.classes is None else "accuracy"
         event = Event(0, 0.0, (), 0, None, Ledger(), lambda: None)
-        self._record(event, self.job.w0, 1)
+        self._record(event, self.job.w0, 0.0)
         return None
 
     def _loop(self, plan: Plan, state: State | None, interrupted: threading.Event) -> str:
         done = "all rounds were done"
-        if state is not None and state["step"] >= plan.updates:
+        at = 0
+        if state is not None:
+            at = state["ledger"]["pieces"] if plan.by_pieces else state["step"]
+        if at >= plan.updates:
             return done
         aggregate = self.job.algorithm.aggregate
         with closing(self.engine.run(self.job, state)) as events:  # type: ignore[type-var]
             for event in events:
                 reason = self._notify(event)
-                last = event.step >= plan.updates
+                before, at = at, plan.at(event)
+                last = at >= plan.updates
                 stop = last or reason is not None or interrupted.is_set()
-                if stop or event.step % plan.every == 0:
-                    record = self._record(event, aggregate.model(event.server), plan.per_round)
+                if stop or at // plan.every > before // plan.every:
+                    rounds = at / plan.per_round
+                    record = self._record(event, aggregate.model(event.server), rounds)
                     reason = self._notify_record(record) or reason
                     if self.checkpoint is not None:
                         self.checkpoint.save(event.snapshot(), self.history, self.best)
                 if interrupted.is_set() and not last:
-                    self._interrupt(event.step / plan.per_round)
+                    self._interrupt(at / plan.per_round)
                 if reason is not None or last:
                     return reason or done
         raise AssertionError("engines yield events for ever")
@@ -125,7 +136,7 @@ class Run:
         reasons = [callback.on_record(record, self.good) for callback in self.callbacks]
         return next((reason for reason in reasons if reason), None)
 
-    def _record(self, event: Event, w: Array, per_round: int) -> Record:
+    def _record(self, event: Event, w: Array, rounds: float) -> Record:
         """Evaluate; raise :class:`DivergedError` when the model is no longer finite."""
         objective, held_out = self.job.objective, self.eval_data or self.data
         loss = objective.value(w, Batch(self.data))
@@ -133,8 +144,8 @@ class Run:
         reached = score(objective, w, held_out)
         first = self.history.records[0].loss if self.history.records else loss
         if not np.isfinite(loss) or not np.isfinite(w).all() or loss > _EXPLODED * max(first, 1):
-            self._diverged(event.step / per_round)
-        record = record_of(event, event.step / per_round, (loss, eval_loss, reached))
+            self._diverged(rounds)
+        record = record_of(event, rounds, (loss, eval_loss, reached))
         self.history.records.append(record)
         self.history.take(event.ledger)
         self.good = w

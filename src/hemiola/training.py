@@ -10,15 +10,19 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from hemiola.algorithm import Algorithm
+from hemiola.algorithms.hybrid import regrouped
+from hemiola.algorithms.rebuild import rebuild
 from hemiola.algorithms.registry import build
+from hemiola.calibration import groups_and_speeds
 from hemiola.callbacks import Callback
 from hemiola.checkpoint import Checkpoint, digest
-from hemiola.communicate import Synchronous
+from hemiola.communicate import Grouped, Synchronous
 from hemiola.contracts import Engine, Objective, Source, Stream
 from hemiola.dataset import Dataset, as_regression, make_dataset
 from hemiola.describe import describe
 from hemiola.engines import engine_class
-from hemiola.errors import DataError, OptionError
+from hemiola.errors import CheckpointError, DataError, OptionError
+from hemiola.grouping import Groups
 from hemiola.job import Job, Trace
 from hemiola.learning_rate import with_learning_rate
 from hemiola.objectives import LinearObjective
@@ -58,7 +62,7 @@ def fit(
     ``data``        a :class:`Dataset`, a pair (X, y), or a stream for online training;
     ``engine``      an :class:`Engine`, or the name of one with its defaults;
     ``workers``     K;
-    ``rounds``      synchronous rounds; an asynchronous round is K updates of the server;
+    ``rounds``      synchronous rounds; an asynchronous round is K pieces of work;
     ``seed``        of everything random: the same seed gives the same run;
     ``eval_data``   what the score is computed on; the training data if None;
     ``eval_every``  rounds between evaluations; about 100 evaluations a run if None;
@@ -90,20 +94,27 @@ def fit(
     objective = make_objective(objective, sample) if isinstance(objective, str) else objective
     engine = engine_class(engine)() if isinstance(engine, str) else engine
     objective.check(sample)
-    if eval_data is not None:
-        _check_match(sample, eval_data)
-    source: Source = (
-        Shards(data, algorithm.partition, workers, seed)
-        if isinstance(data, Dataset)
-        else Online(data, seed)
-    )
-    with threadpool_limits(1, user_api="blas"):  # the estimate's sums, too, have one order
-        algorithm = with_learning_rate(algorithm, objective, sample, source, workers)
     start = objective.init(sample, stream(seed, "init"))
     start = start if w0 is None else _starting_point(w0, start)
-    job = Job(
-        algorithm, objective, source, workers, seed, start, None if trace is None else Trace()
-    )
+    if eval_data is not None:
+        _check_match(sample, eval_data)
+
+    def job_of(algorithm: Algorithm) -> Job:
+        source: Source = (
+            Shards(data, algorithm.partition, workers, seed)
+            if isinstance(data, Dataset)
+            else Online(data, seed)
+        )
+        with threadpool_limits(1, user_api="blas"):  # the estimate's sums, too, have one order
+            algorithm = with_learning_rate(algorithm, objective, sample, source, workers)
+        record = None if trace is None else Trace()
+        return Job(algorithm, objective, source, workers, seed, start, record)
+
+    if isinstance(algorithm.communicate, Grouped) and algorithm.communicate.groups is None:
+        saved = Path(checkpoint) if resume and checkpoint is not None else None
+        algorithm = regrouped(algorithm, *_groups_and_speeds(job_of(algorithm), engine, saved))
+    job = job_of(algorithm)
+    algorithm = job.algorithm
     synchronous = isinstance(algorithm.communicate, Synchronous)
     settings: dict[str, Any] = {
         "algorithm": describe(algorithm),
@@ -134,6 +145,19 @@ def make_objective(name: str, data: Dataset, l2: float | None = None) -> LinearO
     return LinearObjective(name, 1 / len(data) if l2 is None else l2)  # type: ignore[arg-type]
 
 
+def _groups_and_speeds(
+    job: Job, engine: Engine, resumed: Path | None
+) -> tuple[Groups, tuple[float, ...]]:
+    """Who works together: as measured now, or as in the checkpoint of a resumed run."""
+    if resumed is None:
+        return groups_and_speeds(job, engine)
+    saved = rebuild(Checkpoint(resumed, {}).algorithm())
+    discipline = getattr(saved, "communicate", None)
+    if not isinstance(discipline, Grouped) or discipline.groups is None:
+        raise CheckpointError(f"{resumed} is the checkpoint of a run without groups.")
+    return discipline.groups, getattr(saved.partition, "speeds", None) or ()
+
+
 def _held_out(data: Stream, seed: int) -> Dataset:
     """Samples of a stream to evaluate on, which training does not see."""
     return data.draw(stream(seed, "evaluation"), _ONLINE_SAMPLE)
@@ -147,7 +171,8 @@ def _plan(algorithm: Algorithm, workers: int, rounds: int, eval_every: int | Non
     else:
         per_round = workers
     every = eval_every or max(1, rounds // 100)
-    return Plan(rounds * per_round, per_round, every * per_round)
+    by_pieces = isinstance(discipline, Grouped)
+    return Plan(rounds * per_round, per_round, every * per_round, by_pieces)
 
 
 def _checkpoint(directory: Path, settings: dict[str, Any], job: Job, data: Dataset) -> Checkpoint:

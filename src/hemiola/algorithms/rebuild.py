@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from hemiola import aggregate, algorithm, communicate, local, objectives, optim, partition
+from hemiola import (
+    aggregate,
+    algorithm,
+    communicate,
+    grouping,
+    local,
+    objectives,
+    optim,
+    partition,
+)
 from hemiola.algorithms.adadelay import DelayAdaptive
 from hemiola.algorithms.adaptive_revision import Revise
 from hemiola.algorithms.dc_asgd import DelayCompensated
@@ -22,6 +31,10 @@ _OTHERS: tuple[type, ...] = (
     algorithm.Algorithm,
     algorithm.MiniBatch,
     communicate.Asynchronous,
+    communicate.Grouped,
+    communicate.Rounds,
+    grouping.ByKMeans,
+    grouping.ByRatio,
     communicate.Synchronous,
     objectives.LinearObjective,
     CompleteClocks,

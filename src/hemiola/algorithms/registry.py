@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hemiola import optim, partition
+from hemiola import grouping, optim, partition
 from hemiola.aggregate import Sharded
 from hemiola.algorithm import Algorithm, MiniBatch
 from hemiola.algorithms.adadelay import PAPER as ADADELAY
@@ -34,6 +34,8 @@ from hemiola.algorithms.easgd_async import PAPER as EASGD_ASYNC
 from hemiola.algorithms.easgd_async import eamsgd_async, easgd_async
 from hemiola.algorithms.fedavg import PAPER as FEDAVG
 from hemiola.algorithms.fedavg import fedavg
+from hemiola.algorithms.hybrid import PAPER as HYBRID
+from hemiola.algorithms.hybrid import hybrid
 from hemiola.algorithms.model_averaging import ONE_SHOT_PAPER as ONE_SHOT
 from hemiola.algorithms.model_averaging import PAPER as AVERAGING
 from hemiola.algorithms.model_averaging import model_averaging, one_shot_averaging
@@ -82,6 +84,7 @@ _ALL = (
     Recipe("dc-asgd", dc_asgd, DC_ASGD),
     Recipe("downpour", downpour, DOWNPOUR),
     Recipe("sandblaster", sandblaster, SANDBLASTER),
+    Recipe("hybrid", hybrid, HYBRID),
 )
 RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in _ALL}
 
@@ -111,7 +114,9 @@ COMPONENTS: Mapping[str, Mapping[str, type]] = {
         "by-label": partition.ByLabel,
         "dirichlet": partition.Dirichlet,
         "whole": partition.Whole,
+        "by-speed": partition.BySpeed,
     },
+    "grouping": {"ratio": grouping.ByRatio, "k-means": grouping.ByKMeans},
     "batch": {"mini-batch": MiniBatch},
 }
 
@@ -144,11 +149,32 @@ def build(name: str, options: Mapping[str, Any] | None = None) -> Algorithm:
     chosen = recipe(name)
     defaults = {key: parameter.default for key, parameter in chosen.parameters.items()}
     paths = {path_of(chosen, key): value for key, value in (options or {}).items()}
+    parts = {key: _part(key, default, paths) for key, default in defaults.items()
+             if isinstance(default, Algorithm)}  # fmt: skip
     shards = paths.pop(SHARDS) if SHARDS in paths and SHARDS not in defaults else None
-    algorithm = chosen.make(**arguments(paths, defaults, COMPONENTS))
+    algorithm = chosen.make(**parts, **arguments(paths, defaults, COMPONENTS))
     if shards is None:
         return algorithm
     return replace(algorithm, aggregate=Sharded(algorithm.aggregate, shards))
+
+
+def _part(key: str, default: Algorithm, paths: dict[str, Any]) -> Algorithm:
+    """The algorithm inside another one: takes its options, ``inner=bmuf``, ``inner.steps=5``, out
+    of ``paths``."""
+    named = paths.pop(key, None)
+    inside = [path for path in paths if path.startswith(f"{key}.")]
+    options = {path.removeprefix(f"{key}."): paths.pop(path) for path in inside}
+    if isinstance(named, Algorithm):
+        if options:
+            raise OptionError(f"{key} is an algorithm already; leave out {inside[0]}.")
+        return named
+    if named is None and not options:
+        return default
+    name = named or default.name
+    batch = getattr(default.local, "batch", None)
+    if batch is not None and "batch" in recipe(name).parameters:
+        options = {"batch": batch, **options}
+    return build(name, options)
 
 
 def path_of(chosen: Recipe, key: str) -> str:
@@ -158,16 +184,23 @@ def path_of(chosen: Recipe, key: str) -> str:
     """
     parameters = chosen.parameters
     head = key.split(".")[0]
-    path = SHORT_NAMES[head] + key[len(head) :] if _is_short(head, parameters) else key
+    path = _full(head, parameters) + key[len(head) :] if _is_short(head, parameters) else key
     if path.split(".")[0] not in (*parameters, SHARDS):
         known = {*parameters, SHARDS, *(s for s in SHORT_NAMES if _is_short(s, parameters))}
         raise unknown_option(chosen.name, key, known)
     return path
 
 
+def _full(head: str, parameters: Mapping[str, Any]) -> str:
+    """What a short name stands for: of an algorithm of algorithms, an option of one of them."""
+    if SHORT_NAMES[head].split(".")[0] in parameters:
+        return SHORT_NAMES[head]
+    return f"inner.{head}" if SHORT_NAMES[head].startswith("batch") else f"outer.{head}"
+
+
 def _is_short(head: str, parameters: Mapping[str, Any]) -> bool:
     return (
         head in SHORT_NAMES
         and head not in parameters
-        and SHORT_NAMES[head].split(".")[0] in parameters
+        and _full(head, parameters).split(".")[0] in parameters
     )

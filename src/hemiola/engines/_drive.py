@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from hemiola.algorithm import Info, Task
-from hemiola.communicate import Asynchronous, Synchronous
+from hemiola.communicate import Asynchronous, Grouped, Synchronous
 from hemiola.engines._ticks import Ticks
 from hemiola.errors import CheckpointError, DivergedError, UnsupportedError, WorkersLostError
 from hemiola.job import JOIN, LEAVE, PULL, PUSH, Event, Job, Ledger
@@ -36,6 +36,11 @@ class Arrival(NamedTuple):
     steps: int
     finished: float
     computed: float
+
+
+def as_arrival(plain: dict[str, Any]) -> Arrival:
+    """An arrival from its fields in a snapshot."""
+    return Arrival(**{**plain, "up": freeze(**plain["up"])})
 
 
 class Change(NamedTuple):
@@ -85,6 +90,10 @@ def drive(job: Job, executor: Executor, resume: State | None) -> Iterator[Event]
     """Run the algorithm's discipline on an executor."""
     if isinstance(job.algorithm.communicate, Synchronous):
         return _synchronous(job, executor, resume)
+    if isinstance(job.algorithm.communicate, Grouped):
+        from hemiola.engines._groups import grouped
+
+        return grouped(job, executor, resume)
     return _asynchronous(job, executor, resume)
 
 
@@ -151,10 +160,7 @@ class Server:
         for worker, state in enumerate(saved["workers"]):
             if state is not None:
                 self.executor.set_state(worker, state)
-        pending = [
-            Arrival(**{**arrival, "up": freeze(**arrival["up"])}) for arrival in saved["pending"]
-        ]
-        self.executor.restore(pending, saved["clock"])
+        self.executor.restore([as_arrival(plain) for plain in saved["pending"]], saved["clock"])
 
     def snapshot(self) -> dict[str, Any]:
         """Everything that a resumed run needs."""
@@ -172,24 +178,35 @@ class Server:
         """Let a worker read, if it is time to, and begin its next piece of work."""
         down: Message = {}
         if self.ticks[worker] % self.job.algorithm.communicate.fetch_every == 0:
-            down = self.job.algorithm.aggregate.pull(self.state, worker)
+            down = self.read_for(worker, [worker])
+        self.dispatch(worker, down)
+
+    def read_for(self, number: int, workers: Sequence[int]) -> Message:
+        """What these workers, known by this number, read now."""
+        down = self.job.algorithm.aggregate.pull(self.state, number)
+        for worker in workers:
             self.read[worker] = self.step
-            self.ledger.messages += 1
-            self.ledger.bytes_down += nbytes(down)
+        self.ledger.messages += 1
+        self.ledger.bytes_down += nbytes(down)
+        return down
+
+    def dispatch(self, worker: int, down: Message) -> None:
+        """Let a worker begin its next piece of work on a message."""
         self._note(PULL, worker)
         self.ledger.count(self.ledger.lead, self.ticks.lead(worker))
         self.begun[worker] = self.executor.now()
         self.executor.start(down, self.job.task(worker, self.ticks[worker]))
 
-    def receive(self, arrival: Arrival) -> None:
-        """Count a piece of work."""
+    def receive(self, arrival: Arrival, inside: bool = False) -> None:
+        """Count a piece of work; its message stays ``inside`` a group or comes to the server."""
         worker = arrival.worker
         self._note(PUSH, worker)
         if self.job.timeline is not None:
             begun, finished = self.begun[worker], arrival.finished
             self.job.timeline.note(worker, begun, arrival.computed, finished)
-        self.ledger.messages += 1
-        self.ledger.bytes_up += nbytes(arrival.up)
+        if not inside:
+            self.ledger.messages += 1
+            self.ledger.bytes_up += nbytes(arrival.up)
         self.ledger.local_steps += arrival.steps
         self.local_steps[worker] += arrival.steps
         self.ticks.advance(worker)
@@ -199,6 +216,7 @@ class Server:
         self.ledger.count(self.ledger.staleness, info.staleness)
         for worker in info.workers:
             self.ledger.updates[worker] += 1
+        self.ledger.pieces += len(info.workers)
         self.state = self.job.algorithm.aggregate.push(self.state, up, info)
         self.step += 1
 
@@ -264,7 +282,7 @@ def _synchronous(job: Job, executor: Executor, resume: State | None) -> Iterator
             continue
         for arrival in arrivals:
             server.receive(arrival)
-        up, weight = _reduce(job, arrivals)
+        up, weight = reduce_arrivals(job, arrivals)
         there = [arrival.worker for arrival in arrivals]
         server.push(up, Info(server.step, there, weight, 0, job.workers, server.step))
         end = executor.now()
@@ -290,7 +308,7 @@ def _gather(server: Server, executor: Executor, members: int) -> list[Arrival]:
     return sorted(arrivals, key=lambda arrival: arrival.worker)
 
 
-def _reduce(job: Job, arrivals: list[Arrival]) -> tuple[Message, float]:
+def reduce_arrivals(job: Job, arrivals: list[Arrival]) -> tuple[Message, float]:
     """Join a round's messages in rank order, so that the sum's rounding is the same everywhere."""
     reduce = job.algorithm.reduce
     weights = [float(arrival.up["weight"]) for arrival in arrivals]

@@ -29,7 +29,7 @@ from typing import Annotated, ClassVar, NoReturn
 from annotated_types import Gt
 
 from hemiola.algorithm import Task
-from hemiola.communicate import Asynchronous, Synchronous
+from hemiola.communicate import Asynchronous, Grouped, Synchronous
 from hemiola.component import component
 from hemiola.engines import _wire
 from hemiola.engines._clock import WallClock
@@ -55,7 +55,7 @@ class Processes:
     """
 
     name: ClassVar[str] = "processes"
-    supports: ClassVar[frozenset[type]] = frozenset({Synchronous, Asynchronous})
+    supports: ClassVar[frozenset[type]] = frozenset({Synchronous, Asynchronous, Grouped})
 
     rejoin: bool = False
     timeout: Annotated[float, Gt(0)] | None = 60.0
@@ -236,7 +236,9 @@ def _idle(job: Job, resume: State) -> set[int]:
     if isinstance(job.algorithm.communicate, Synchronous):
         return set()
     there = {int(arrival["worker"]) for arrival in resume["pending"]}
-    there |= {int(worker) for worker in [*resume["parked"], *resume["away"]]}
+    there |= {int(worker) for worker in [*resume.get("parked", ()), *resume["away"]]}
+    if "groups" in resume:
+        there |= {int(worker) for worker in resume["groups"]["idle_since"]}
     return set(range(job.workers)) - there
 
 

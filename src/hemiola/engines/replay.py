@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from hemiola.algorithm import Task
-from hemiola.communicate import Asynchronous
+from hemiola.communicate import Asynchronous, Grouped
 from hemiola.engines._drive import Arrival, Change, Server, Workers, apply
+from hemiola.engines._groups import GroupLoop
 from hemiola.errors import CheckpointError
-from hemiola.job import JOIN, PULL, PUSH, Event, Job, Trace
+from hemiola.grouping import Groups, in_order
+from hemiola.job import GROUP, JOIN, PULL, PUSH, Event, Job, Trace
 from hemiola.types import Message, State
 
 
@@ -25,28 +27,79 @@ class Replay:
 
     trace: Trace
     name: ClassVar[str] = "replay"
-    supports: ClassVar[frozenset[type]] = frozenset({Asynchronous})
+    supports: ClassVar[frozenset[type]] = frozenset({Asynchronous, Grouped})
 
     def run(self, job: Job, resume: State | None = None) -> Iterator[Event]:
         """Yield the recorded updates; raises :class:`CheckpointError` for an impossible trace."""
         executor = _Executor(job)
-        server = Server(job, executor, resume)
-        recorded = zip(self.trace.kinds, self.trace.workers, self.trace.seconds, strict=True)
-        for kind, worker, seconds in recorded:
-            executor.clock = seconds
-            if not 0 <= worker < job.workers:
-                raise CheckpointError(
-                    f"the trace names worker {worker}, but there are {job.workers}."
-                )
-            if kind == PULL:
-                server.send(worker)
-            elif kind == PUSH:
-                staleness = apply(server, executor.take(worker))
-                if staleness is not None:
-                    yield server.event((worker,), staleness, server.snapshot)
-            else:
-                executor.done.pop(worker, None)
-                server.change(Change(worker, kind == JOIN))
+        tape = _Tape(self.trace, job.workers)
+        if isinstance(job.algorithm.communicate, Grouped):
+            return _grouped(job, executor, tape)
+        return _asynchronous(job, executor, tape)
+
+
+class _Tape:
+    """The entries of a trace, one after another."""
+
+    def __init__(self, trace: Trace, workers: int) -> None:
+        self._entries = list(zip(trace.kinds, trace.workers, trace.seconds, strict=True))
+        self._workers = workers
+        self._at = 0
+
+    def __iter__(self) -> Iterator[tuple[int, int, float]]:
+        while self._at < len(self._entries):
+            yield self._take()
+
+    def _take(self) -> tuple[int, int, float]:
+        kind, worker, seconds = self._entries[self._at]
+        if not 0 <= worker < self._workers:
+            raise CheckpointError(
+                f"the trace names worker {worker}, but there are {self._workers}."
+            )
+        self._at += 1
+        return kind, worker, seconds
+
+    def groups(self) -> Groups | None:
+        """The new groups, if the trace has them here."""
+        members: dict[int, list[int]] = {}
+        while self._at + 1 < len(self._entries) and self._entries[self._at][0] == GROUP:
+            worker, lead = self._take()[1], self._take()[1]
+            members.setdefault(lead, []).append(worker)
+        return in_order(list(members.values())) or None
+
+
+def _asynchronous(job: Job, executor: _Executor, tape: _Tape) -> Iterator[Event]:
+    server = Server(job, executor, None)
+    for kind, worker, seconds in tape:
+        executor.clock = seconds
+        if kind == PULL:
+            server.send(worker)
+        elif kind == PUSH:
+            staleness = apply(server, executor.take(worker))
+            if staleness is not None:
+                yield server.event((worker,), staleness, server.snapshot)
+        else:
+            executor.done.pop(worker, None)
+            server.change(Change(worker, kind == JOIN))
+
+
+def _grouped(job: Job, executor: _Executor, tape: _Tape) -> Iterator[Event]:
+    """When who reads follows from the groups and the order of arrivals."""
+    first = tape.groups()
+    loop = GroupLoop(job, executor, decide=tape.groups)
+    if first is not None and first != loop.groups:
+        raise CheckpointError("the trace begins with other groups than its settings.")
+    loop.begin()
+    for kind, worker, seconds in tape:
+        executor.clock = seconds
+        event = None
+        if kind == PUSH:
+            event = loop.take(executor.take(worker))
+        elif kind != PULL:
+            executor.done.pop(worker, None)
+            event = loop.take(Change(worker, kind == JOIN))
+        if event is not None:
+            yield event
 
 
 class _Executor:

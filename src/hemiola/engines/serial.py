@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from hemiola.algorithm import Task
-from hemiola.communicate import Asynchronous, Synchronous
+from hemiola.communicate import Asynchronous, Grouped, Synchronous
 from hemiola.component import component
 from hemiola.engines._clock import WallClock
 from hemiola.engines._drive import Arrival, Workers, drive
@@ -25,7 +25,7 @@ class Serial:
     """One process, one thread, one worker after another."""
 
     name: ClassVar[str] = "serial"
-    supports: ClassVar[frozenset[type]] = frozenset({Synchronous, Asynchronous})
+    supports: ClassVar[frozenset[type]] = frozenset({Synchronous, Asynchronous, Grouped})
 
     def run(self, job: Job, resume: State | None = None) -> Iterator[Event]:
         return drive(job, _Executor(job), resume)

@@ -21,7 +21,7 @@ from annotated_types import Ge, Gt, Interval
 from pydantic import AllowInfNan
 
 from hemiola.algorithm import Task
-from hemiola.communicate import Asynchronous, Synchronous
+from hemiola.communicate import Asynchronous, Grouped, Synchronous
 from hemiola.component import component
 from hemiola.engines._drive import Arrival, Workers, drive
 from hemiola.errors import OptionError
@@ -96,7 +96,7 @@ class Simulator:
     ``slow_factor`` times slower than the others."""
 
     name: ClassVar[str] = "simulator"
-    supports: ClassVar[frozenset[type]] = frozenset({Synchronous, Asynchronous})
+    supports: ClassVar[frozenset[type]] = frozenset({Synchronous, Asynchronous, Grouped})
 
     compute: ComputeTime = field(default_factory=Constant)
     latency: Annotated[float, Ge(0)] = 0.0

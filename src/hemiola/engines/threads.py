@@ -18,7 +18,7 @@ from typing import ClassVar
 import numpy as np
 
 from hemiola.algorithm import Task
-from hemiola.communicate import Asynchronous, Synchronous
+from hemiola.communicate import Asynchronous, Grouped, Synchronous
 from hemiola.component import component
 from hemiola.engines._clock import WallClock
 from hemiola.engines._drive import Arrival, Workers, drive
@@ -35,7 +35,7 @@ class Threads:
     """One process, a thread for every worker."""
 
     name: ClassVar[str] = "threads"
-    supports: ClassVar[frozenset[type]] = frozenset({Synchronous, Asynchronous})
+    supports: ClassVar[frozenset[type]] = frozenset({Synchronous, Asynchronous, Grouped})
 
     def run(self, job: Job, resume: State | None = None) -> Iterator[Event]:
         keep_freed_memory()

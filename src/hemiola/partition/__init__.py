@@ -2,6 +2,7 @@
 
 from hemiola.partition.rules import (
     ByLabel,
+    BySpeed,
     Contiguous,
     Dirichlet,
     RandomSampling,
@@ -12,6 +13,7 @@ from hemiola.partition.sources import Online, Shards
 
 __all__ = [
     "ByLabel",
+    "BySpeed",
     "Contiguous",
     "Dirichlet",
     "Online",

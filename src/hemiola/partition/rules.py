@@ -34,6 +34,32 @@ class ShuffleSplit:
 
 
 @component
+class BySpeed:
+    """Permute once, cut into parts in proportion to the workers' ``speeds``; equal ones if None.
+
+    A worker that is twice as fast gets twice as many samples, so that all pass through theirs in
+    the same time and no sample counts less because its worker is slow.
+
+    >>> parts = BySpeed((1.0, 0.5)).split(np.zeros(6), 2, np.random.default_rng(0))
+    >>> [len(part) for part in parts], sorted(np.concatenate(parts).tolist())
+    ([4, 2], [0, 1, 2, 3, 4, 5])
+    """
+
+    speeds: tuple[Annotated[float, Gt(0)], ...] | None = None
+    reshuffle_every: Epochs = None
+
+    def split(self, y: Array, workers: int, rng: np.random.Generator) -> list[Array]:
+        order = rng.permutation(len(y))
+        if self.speeds is None:
+            return np.array_split(order, workers)
+        if len(self.speeds) != workers:
+            raise DataError(f"speeds name {len(self.speeds)} workers, but there are {workers}.")
+        spare = len(y) - workers  # everybody gets one sample at least
+        ends = np.cumsum(self.speeds) / sum(self.speeds) * spare
+        return np.split(order, np.rint(ends[:-1]).astype(int) + np.arange(1, workers))
+
+
+@component
 class RandomSampling:
     """Each worker gets samples drawn independently, uniformly, with replacement from all.
 

@@ -1,0 +1,92 @@
+"""Measuring, before a run, how long the workers compute and how long their messages take."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from hemiola.algorithm import Algorithm, Info
+from hemiola.communicate import Asynchronous, Grouped
+from hemiola.contracts import Aggregate, Engine
+from hemiola.grouping import Groups, Samples, expected_maximum
+from hemiola.job import Job, Timeline
+from hemiola.types import Array, Message, State
+
+_MOST = 50  # pieces of work by a fast worker for each one of a slow worker
+
+
+@dataclass(frozen=True)
+class Still:
+    """A server that hands out its model and applies nothing."""
+
+    aggregate: Aggregate
+
+    def init(self, w0: Array, workers: int) -> State:
+        return self.aggregate.init(w0, workers)
+
+    def pull(self, state: State, worker: int) -> Message:
+        return self.aggregate.pull(state, worker)
+
+    def push(self, state: State, up: Message, info: Info) -> State:
+        return state
+
+    def model(self, state: State) -> Array:
+        return self.aggregate.model(state)
+
+
+def measure(job: Job, engine: Engine, pieces: int) -> Samples:
+    """Seconds of computing and of messages of each worker: arrays (m_k, 2), m_k >= ``pieces``
+    unless a worker is more than 50 times slower than the others.
+
+    Everybody works alone and nothing is learned. The first piece of each worker warms up.
+    """
+    timeline = Timeline()
+    algorithm = replace(
+        job.algorithm, communicate=Asynchronous(), aggregate=Still(_read_from(job.algorithm))
+    )
+    job = replace(job, algorithm=algorithm, timeline=timeline, trace=None)
+    seen = [0] * job.workers
+    with closing(engine.run(job)) as events:  # type: ignore[type-var]
+        for event in events:
+            (worker,) = event.workers
+            seen[worker] += 1
+            if min(seen) > pieces or event.step >= _MOST * pieces * job.workers:
+                break
+    return _by_worker(timeline, job.workers)
+
+
+def _read_from(algorithm: Algorithm) -> Aggregate:
+    """The server whose model the workers read."""
+    inside: Any = getattr(algorithm.communicate, "inside", None)
+    return algorithm.aggregate if inside is None else inside.aggregate
+
+
+def _by_worker(timeline: Timeline, workers: int) -> Samples:
+    who = np.array(timeline.workers)
+    computed = np.array(timeline.computed)
+    exchange = np.array(timeline.finished) - np.array(timeline.begun) - computed
+    pieces = np.column_stack([computed, np.maximum(exchange, 0.0)])
+    return [_warm(pieces[who == worker]) for worker in range(workers)]
+
+
+def _warm(pieces: Array) -> Array:
+    """Without the first, if there are more."""
+    if len(pieces) == 0:
+        return np.full((1, 2), np.inf)
+    return pieces[1:] if len(pieces) > 1 else pieces
+
+
+def groups_and_speeds(job: Job, engine: Engine) -> tuple[Groups, tuple[float, ...]]:
+    """Measure, and put the workers together as the job's algorithm asks for. Speeds are those of
+    the workers' groups, 1 for the fastest."""
+    discipline = job.algorithm.communicate
+    assert isinstance(discipline, Grouped)
+    samples = measure(job, engine, discipline.calibrate)
+    groups = discipline.rule.groups(samples)
+    speeds = np.empty(job.workers)
+    for group in groups:
+        speeds[list(group)] = 1 / expected_maximum([samples[k].sum(axis=1) for k in group])
+    return groups, tuple((speeds / speeds.max()).tolist())
