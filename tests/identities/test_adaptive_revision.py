@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -9,9 +11,27 @@ import numpy as np
 from hemiola.algorithm import Info, MiniBatch
 from hemiola.algorithms import adaptive_revision, asgd
 from hemiola.algorithms.adaptive_revision import Revise
+from hemiola.engines.simulator import LogNormal, Simulator
+from hemiola.objectives import logistic
 from hemiola.optim import Adagrad
 
 BATCH = MiniBatch(4)
+UNEVEN = Simulator(LogNormal(1e-3, 0.9), slow_share=0.25, slow_factor=3.0)
+
+
+@dataclass
+class Recording:
+    """An aggregate that remembers every gradient."""
+
+    inner: Revise
+    gradients: list[Any] = field(default_factory=list)
+
+    def push(self, state, up, info):
+        self.gradients.append(np.array(up["g"]))
+        return self.inner.push(state, up, info)
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
 
 
 def test_adaptive_revision_is_its_pseudo_code(two_classes, traced, transcribed, same, apart):
@@ -78,6 +98,29 @@ def test_gradients_of_one_snapshot_and_any_sign_move_by_the_last_rate_times_thei
         rule.pull(state, worker)
     state = feed(rule, state, gradients, range(6))
     same(state["w"], -0.3 * gradients.sum(axis=0) / np.sqrt(state["z_max"]))
+
+
+def test_z_max_is_never_below_z_or_one_never_falls_and_gbar_is_the_sum_of_all_gradients(
+    two_classes, run, same
+):
+    recording = Recording(Revise(0.4))
+    algorithm = replace(adaptive_revision(0.4, BATCH), aggregate=recording)
+    ran = run(algorithm, logistic(0.1), two_classes(), workers=6, updates=120, engine=UNEVEN)
+    z, z_max = ([state[name] for state in ran.servers] for name in ("z", "z_max"))
+    assert all((low <= high).all() for low, high in zip(z, z_max, strict=True))
+    assert (z_max[0] >= 1).all()
+    assert all((late >= early).all() for early, late in pairwise(z_max))
+    assert any((late < early).any() for early, late in pairwise(z)), "z itself is meant to fall"
+    same([state["gbar"] for state in ran.servers], np.cumsum(recording.gradients, axis=0))
+
+
+def test_gbar_does_not_lose_small_gradients_in_single_precision(info):
+    rule = Revise(0.3)
+    state = rule.init(np.zeros(1, np.float32), 1)
+    for step, g in enumerate((1.0, 2.0**-40, -1.0)):
+        state = rule.push(state, {"g": np.array([g], np.float32)}, info(0, step))
+    assert state["gbar"] == 2.0**-40
+    assert state["w"].dtype == np.float32
 
 
 def test_z_may_fall_below_zero_but_z_max_never_falls_and_gbar_is_the_sum(info, same):

@@ -10,7 +10,7 @@ import pytest
 from hemiola.algorithm import MiniBatch
 from hemiola.algorithms import asgd, dc_asgd, ssgd
 from hemiola.algorithms.dc_asgd import DelayCompensated
-from hemiola.optim import SGD
+from hemiola.optim import SGD, HeavyBall
 
 LR, BATCH, K = 0.3, MiniBatch(4), 4
 
@@ -55,9 +55,11 @@ def test_dc_asgd_without_lambda_is_asgd_exactly(two_classes, traced):
         assert (compensated == plain).all()
 
 
-def test_dc_asgd_of_one_worker_is_sgd_exactly(two_classes, traced):
+@pytest.mark.parametrize("variant", ["c", "a"])
+def test_dc_asgd_of_one_worker_is_sgd_exactly(two_classes, traced, variant):
     data = two_classes()
-    _, compensated = traced(dc_asgd("a", 2.0, optimizer=SGD(LR), batch=BATCH), data, 60, workers=1)
+    algorithm = dc_asgd(variant, 2.0, optimizer=SGD(LR), batch=BATCH)
+    _, compensated = traced(algorithm, data, 60, workers=1)
     _, plain = traced(ssgd(SGD(LR), BATCH), data, 60, workers=1)
     assert (compensated == plain).all()
 
@@ -71,6 +73,46 @@ def test_the_true_diagonal_hessian_makes_a_stale_gradient_fresh_on_a_quadratic(i
     compensated = rule.push(state, {"g": np.sqrt(h)}, info(0))["w"]  # lambda g^2 = h
     step = (w - compensated) / 0.1
     np.testing.assert_allclose(step - np.sqrt(h) + g, h * w, rtol=1e-12)
+
+
+def test_without_delay_dc_asgd_is_sgd_exactly_whoever_sends(info):
+    rng = np.random.default_rng(2)
+    rule, w = DelayCompensated(SGD(LR), "a", 2.0), rng.normal(size=5)
+    state = rule.init(w, K)
+    for step in range(20):
+        worker, g = step % K, rng.normal(size=5)
+        assert (rule.pull(state, worker)["w"] == w).all()
+        state = rule.push(state, {"g": g}, info(0, step, worker, K))
+        w = w - LR * g
+        assert (state["w"] == w).all()
+
+
+def test_with_the_true_diagonal_hessian_a_delayed_run_is_the_sequential_one(info):
+    """Of a quadratic. The rule is given lambda g^2 = h by g = sqrt(h), which is then made good."""
+    h, lr = np.array([0.5, 2.0, 3.0]), 0.1
+    rule = DelayCompensated(SGD(lr), "c", 1.0)
+    sequential = np.random.default_rng(3).normal(size=3)
+    state = rule.init(sequential, K)
+    read = [np.array(rule.pull(state, k)["w"]) for k in range(K)]
+    for step in range(30):
+        k = step % K
+        state = rule.push(state, {"g": np.sqrt(h)}, info(min(step, K - 1), step, k, K))
+        state["w"] = state["w"] + lr * (np.sqrt(h) - h * read[k])
+        read[k] = np.array(rule.pull(state, k)["w"])
+        sequential = sequential - lr * h * sequential
+        np.testing.assert_allclose(state["w"], sequential, rtol=1e-10)
+
+
+def test_dc_asgd_compensates_a_gradient_before_its_momentum(info):
+    rng = np.random.default_rng(4)
+    rule, plain = DelayCompensated(HeavyBall(LR, 0.9), "c", 0.7), HeavyBall(LR, 0.9)
+    w = rng.normal(size=3)
+    state, memory, start = rule.init(w, 1), plain.init(w), w
+    for step in range(6):  # the worker never reads again
+        g = rng.normal(size=3)
+        w, memory = plain.step(w, g + 0.7 * g * g * (w - start), memory, step)
+        state = rule.push(state, {"g": g}, info(step, step))
+        np.testing.assert_allclose(state["w"], w, rtol=1e-12)
 
 
 def test_dc_asgd_a_scales_its_correction_like_the_gradient(info):

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import pytest
 
 from hemiola.algorithm import MiniBatch
 from hemiola.algorithms import downpour, ssgd
+from hemiola.engines.simulator import LogNormal, Simulator
 from hemiola.errors import OptionError
 from hemiola.job import PULL
+from hemiola.objectives import logistic
 from hemiola.optim import SGD, Adagrad
 
 LR, BATCH, K = 0.3, MiniBatch(4), 4
+UNEVEN = Simulator(LogNormal(1e-3, 0.9), slow_share=0.25, slow_factor=3.0)
 
 
 @pytest.mark.parametrize(("n_push", "n_fetch"), [(1, 1), (1, 3), (2, 2), (2, 6)])
@@ -64,6 +70,33 @@ def test_what_downpour_pushes_is_what_it_computed(two_classes, traced, same):
             total += acc[k]
             w = w - acc[k]
     same(job.w0 - model, total)
+
+
+@dataclass
+class Summing:
+    """Logistic loss that adds up the gradients it is asked for."""
+
+    total: Any = 0.0
+
+    def grad(self, w, batch):
+        g = logistic(0.1).grad(w, batch)
+        self.total = self.total + g
+        return g
+
+    def __getattr__(self, name):
+        return getattr(logistic(0.1), name)
+
+
+@pytest.mark.parametrize(("n_push", "n_fetch"), [(1, 1), (2, 4), (3, 3)])
+def test_every_gradient_that_downpour_computes_is_pushed_once(
+    two_classes, run, same, n_push, n_fetch
+):
+    """What the server took, by its unit steps, and what is on its way to it."""
+    objective, algorithm = Summing(), downpour(n_push, n_fetch, SGD(1.0), 1e-3, BATCH)
+    ran = run(algorithm, objective, two_classes(), workers=K, updates=50, engine=UNEVEN,
+              w0=np.full(4, 0.1))  # fmt: skip
+    on_the_way = sum(arrival["up"]["g"] for arrival in ran.snapshot["pending"])
+    same(ran.w0 - ran.last + on_the_way, objective.total)
 
 
 def test_downpour_refuses_a_fetch_between_pushes_by_name():
