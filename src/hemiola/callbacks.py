@@ -1,12 +1,13 @@
 """Watching and stopping a run.
 
-A callback may override any of four hooks. ``on_update`` and ``on_record`` may return a sentence:
+A callback may override any of five hooks. ``on_update`` and ``on_record`` may return a sentence:
 the run then stops and reports it.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
@@ -22,6 +23,10 @@ class Callback:
 
     def on_start(self, job: Job, updates: int) -> None:
         """Before the first update; ``updates`` are planned at most."""
+
+    def on_resume(self, records: Sequence[Record]) -> None:
+        """After ``on_start``, if a checkpoint is resumed: the evaluations up to it, of which the
+        first is that of the starting point."""
 
     def on_update(self, event: Event) -> str | None:
         """After every update of the server: be quick."""
@@ -77,7 +82,10 @@ class EarlyStopping(Callback):
 
 
 class JsonLines(Callback):
-    """Write one JSON object an evaluation to a file, as it happens."""
+    """Write one JSON object an evaluation to a file, as it happens.
+
+    The file of a resumed run begins with the evaluations up to its checkpoint.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path)
@@ -89,11 +97,17 @@ class JsonLines(Callback):
         except OSError as error:
             raise DataError(f"cannot write {self._path} ({error.strerror}).") from error
 
+    def on_resume(self, records: Sequence[Record]) -> None:
+        self._write(records[1:])
+
     def on_record(self, record: Record, model: Array) -> str | None:
-        assert self._file is not None
-        self._file.write(json.dumps(asdict(record)) + "\n")
-        self._file.flush()
+        self._write([record])
         return None
+
+    def _write(self, records: Sequence[Record]) -> None:
+        assert self._file is not None
+        self._file.writelines(json.dumps(asdict(record)) + "\n" for record in records)
+        self._file.flush()
 
     def on_end(self) -> None:
         if self._file is not None:

@@ -23,8 +23,9 @@ FILE = "checkpoint.npz"
 class Checkpoint:
     """A place for one run's checkpoint, and what identifies the run.
 
-    ``identity`` is plain data: algorithm, objective, engine, workers, seed and a digest of the
-    data. The number of rounds is not part of it: a run may be continued for longer.
+    ``identity`` is plain data: a digest of the data, workers, seed, engine, objective and
+    algorithm, in the order in which they are compared. The number of rounds is not part of it: a
+    run may be continued for longer.
     """
 
     directory: Path
@@ -45,11 +46,12 @@ class Checkpoint:
         Raises :class:`CheckpointError` when there is none, or it is damaged or of another run.
         """
         nest = self._read()
-        for key, ours in self.identity.items():
-            theirs = nest.get("identity", {}).get(key)
-            if theirs != ours:
+        saved = nest.get("identity", {})
+        for key, value in self.identity.items():
+            if saved.get(key) != value:
+                path, theirs, ours = _difference(key, saved.get(key), value)
                 raise CheckpointError(
-                    f"{self.path} belongs to another run: its {key} is {_short(theirs)}, here "
+                    f"{self.path} belongs to another run: its {path} is {_short(theirs)}, here "
                     f"it is {_short(ours)}; use the same settings, or another directory."
                 )
         try:
@@ -57,7 +59,6 @@ class Checkpoint:
             return nest["state"], History.from_dict(nest["history"]), (loss, weights)
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{self.path} is damaged: a part is missing.") from error
-
 
     def algorithm(self) -> Any:
         """The description of the saved run's algorithm. Raises :class:`CheckpointError`."""
@@ -72,6 +73,20 @@ class Checkpoint:
         if not isinstance(nest, dict) or nest.get("format") != _FORMAT:
             raise CheckpointError(f"{self.path} is not a checkpoint of this version of hemiola.")
         return nest
+
+
+def _difference(path: str, theirs: Any, ours: Any) -> tuple[str, Any, Any]:
+    """The path of the first option that differs, as in ``algorithm.local.steps``, and its values.
+
+    Of components of different types, those are the values.
+    """
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        if theirs.get("type") != ours.get("type"):
+            return path, theirs.get("type"), ours.get("type")
+        for key in {**ours, **theirs}:
+            if theirs.get(key) != ours.get(key):
+                return _difference(f"{path}.{key}", theirs.get(key), ours.get(key))
+    return path, theirs, ours
 
 
 def _short(value: Any) -> str:

@@ -95,9 +95,7 @@ class Grouped:
     def __post_init__(self) -> None:
         members = [worker for group in self.groups or () for worker in group]
         if self.groups is not None and sorted(members) != list(range(len(members))):
-            raise OptionError(
-                f"groups must name every worker 0, 1, ... once, not {self.groups!r}."
-            )
+            raise OptionError(f"groups must name every worker 0, 1, ... once, not {self.groups!r}.")
 
     @property
     def fetch_every(self) -> int:

@@ -146,6 +146,18 @@ class Aggregate(Protocol):
 
 
 @runtime_checkable
+class Clocked(Protocol):
+    """An aggregate that waits for clocks to be complete.
+
+    A worker that leaves, or whose message is refused, may complete one without a push.
+    """
+
+    def complete(self, state: State, lowest: int) -> State:
+        """All workers present have done ``lowest`` pieces of work or more."""
+        ...
+
+
+@runtime_checkable
 class Reduce(Protocol):
     """A commutative monoid over messages: a loop, an all-reduce or a tree may evaluate it."""
 

@@ -74,6 +74,8 @@ class Run:
             for callback in self.callbacks:
                 stack.callback(callback.on_end)
                 callback.on_start(self.job, plan.updates)
+                if state is not None:
+                    callback.on_resume(self.history.records)
             try:
                 stopped = self._loop(plan, state, interrupted)
             except DivergedError as error:

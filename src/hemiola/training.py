@@ -176,13 +176,14 @@ def _plan(algorithm: Algorithm, workers: int, rounds: int, eval_every: int | Non
 
 
 def _checkpoint(directory: Path, settings: dict[str, Any], job: Job, data: Dataset) -> Checkpoint:
-    """Synchronous runs may change engines; asynchronous ones carry their engine's timing."""
-    identity = {
-        key: value
-        for key, value in settings.items()
-        if key != "engine" or not isinstance(job.algorithm.communicate, Synchronous)
-    }
-    return Checkpoint(directory, {**identity, "data": digest(data)})
+    """Synchronous runs may change engines; asynchronous ones carry their engine's timing.
+
+    Causes come before what may follow from them, as a learning rate does from the data.
+    """
+    synchronous = isinstance(job.algorithm.communicate, Synchronous)
+    engine = () if synchronous else ("engine",)
+    keys = ("workers", "seed", *engine, "objective", "algorithm")
+    return Checkpoint(directory, {"data": digest(data), **{key: settings[key] for key in keys}})
 
 
 def _check_counts(**counts: int | None) -> None:

@@ -1,11 +1,27 @@
-"""The algorithms' building blocks once more, in plain NumPy and without the library."""
+"""The algorithms' building blocks once more, in plain NumPy and without the library.
+
+A run on uneven workers leaves a trace: who read and whose gradient arrived, in order. The
+transcription of a paper follows the same order with its own server, snapshots and gradients.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import closing
 from functools import partial
+from itertools import islice
+from typing import Any
 
 import numpy as np
 import pytest
+
+from hemiola.algorithm import Algorithm, Info
+from hemiola.engines.simulator import LogNormal, Simulator
+from hemiola.job import PULL, Job, Trace
+from hemiola.objectives import logistic
+from hemiola.partition import Shards
+
+UNEVEN = Simulator(LogNormal(1e-3, 0.9), slow_share=0.25, slow_factor=3.0)
 
 
 def _logistic_gradient(w, data, rows, l2=0.0):
@@ -19,6 +35,55 @@ def _local_sgd(w, data, batches, lr, l2=0.0):
     for rows in batches:
         w = w - lr * _logistic_gradient(w, data, rows, l2)
     return w
+
+
+def _traced(
+    algorithm: Algorithm, data: Any, updates: int, workers: int = 4, engine: Any = UNEVEN
+) -> tuple[Job, Any]:
+    source = Shards(data, algorithm.partition, workers, seed=3)
+    objective = logistic(0.1)
+    w0 = np.full(data.n_features + 1, 0.1)
+    job = Job(algorithm, objective, source, workers, 3, w0, Trace())
+    with closing(engine.run(job)) as events:
+        (last,) = islice(events, updates - 1, updates)
+        return job, algorithm.aggregate.model(last.server)
+
+
+def _transcribed(
+    job: Job, read: Callable[[int], Any], update: Callable[[int, Any, int], None]
+) -> None:
+    snapshots, versions, steps, version = {}, {}, [0] * job.workers, 0
+    for kind, k in zip(job.trace.kinds, job.trace.workers, strict=True):
+        if kind == PULL:
+            snapshots[k], versions[k] = np.array(read(k)), version
+            continue
+        batch = job.source.batch(k, steps[k], job.algorithm.local.batch)
+        steps[k] += 1
+        update(k, job.objective.grad(snapshots[k], batch), version - versions[k])
+        version += 1
+
+
+def _info(staleness: int, step: int = 0, worker: int = 0, workers: int = 1) -> Info:
+    return Info(step, (worker,), 1.0, staleness, workers)
+
+
+@pytest.fixture(scope="session")
+def traced():
+    """(algorithm, data, updates, workers=, engine=) -> a run's job with its trace, the model."""
+    return _traced
+
+
+@pytest.fixture(scope="session")
+def transcribed():
+    """(job, read, update): follow the trace. ``read(k)`` gives a model, ``update(k, g, delay)``
+    takes a gradient."""
+    return _transcribed
+
+
+@pytest.fixture(scope="session")
+def info():
+    """(staleness, step=, worker=, workers=) -> what the server is told about one gradient."""
+    return _info
 
 
 @pytest.fixture(scope="session")

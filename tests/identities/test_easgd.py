@@ -88,6 +88,18 @@ def test_the_exchange_conserves_the_sum_of_models_and_centre(two_classes, worker
         np.testing.assert_allclose(springs.total, before, rtol=1e-13, atol=1e-13)
 
 
+@pytest.mark.parametrize("factor", [0.5, 0.99, 1.5])
+def test_the_sum_is_not_conserved_unless_beta_is_p_alpha(two_classes, factor):
+    """beta = factor p alpha: the centre moves by that much of what the models moved."""
+    springs = Springs(Elastic(LR, alpha=0.2, period=1), 3, two_classes())
+    before, c = springs.total, springs.server["w"]
+    springs.exchange()
+    moved = springs.server["w"] - c
+    np.testing.assert_allclose(moved, -(springs.models.sum(axis=0) - (before - c)), rtol=1e-12)
+    springs.server["w"] = c + factor * moved
+    assert np.abs(springs.total - before).max() > 1e-3
+
+
 def test_a_centre_that_feels_the_new_models_does_not_conserve(two_classes):
     springs = Springs(Elastic(LR, alpha=0.2, period=1), 3, two_classes())
     before, c = springs.total, springs.server["w"]
@@ -131,6 +143,28 @@ def test_models_approach_the_centre_while_the_spring_is_not_too_stiff(two_classe
             energies.append(np.square(springs.models - springs.server["w"]).sum())
             springs.exchange()
         assert (np.diff(energies) < 0).all()
+
+
+@pytest.mark.parametrize("workers", [2, 5])
+def test_models_leave_the_centre_when_the_spring_is_too_stiff(two_classes, workers):
+    """alpha > 2 / (1 + p), and all on the same side."""
+    springs = Springs(Elastic(LR, alpha=2.1 / (1 + workers), period=1), workers, two_classes())
+    energies = []
+    for state in springs.states:
+        state["x"] = springs.server["w"] + 1.0
+    for _ in range(8):
+        energies.append(np.square(springs.models - springs.server["w"]).sum())
+        springs.exchange()
+    assert (np.diff(energies) > 0).all()
+
+
+def test_the_farthest_model_need_not_approach_the_centre(two_classes):
+    """It alone on its side, the centre goes the other way."""
+    springs = Springs(Elastic(LR, alpha=0.1, period=1), 4, two_classes())
+    for state, side in zip(springs.states, (-1.0, 1.0, 1.0, 1.0), strict=True):
+        state["x"] = springs.server["w"] + side
+    springs.exchange()
+    assert np.abs(springs.models - springs.server["w"]).max() == pytest.approx(1.1)
 
 
 def jacobi(result, data, gradient, *, alpha, period, momentum=0.0, l2=0.0, new_models=False):
@@ -254,3 +288,21 @@ def test_synchronous_elastic_averaging_is_stable_up_to_its_limit(alpha, p, facto
     for _ in range(600):
         springs.exchange(PARABOLA)
     assert size() < 1e-3 * before if factor < 1 else size() > 1e3 * before
+
+
+@pytest.mark.parametrize("case", range(30))
+def test_synchronous_elastic_averaging_is_stable_exactly_where_its_four_conditions_hold(case):
+    """Anywhere, for 0 < lr h < 4 and p up to 6."""
+    rng = np.random.default_rng(case)
+    while True:
+        lr, alpha, p = rng.uniform(0, 4), rng.uniform(0, 1), int(rng.integers(1, 7))
+        center = [[1 - lr - alpha, alpha], [p * alpha, 1 - p * alpha]]
+        radius = max(*np.abs(np.linalg.eigvals(center)), abs(1 - lr - alpha) * (p > 1))
+        if not 0.95 < radius < 1.05:
+            break
+    springs = Springs(Elastic(lr, alpha=alpha, period=1, batch=MiniBatch(None)), p, parabola(1.0),
+                      axes=(1.0, 0.0))  # fmt: skip
+    for _ in range(150):
+        springs.exchange(PARABOLA)
+    size = np.abs(np.append(springs.models[:, 0], springs.server["w"][0])).max()
+    assert (size < 1) == (radius < 1) == is_stable(lr, alpha, p)

@@ -194,7 +194,9 @@ def test_the_time_model_is_within_5_percent_of_the_simulator(two_classes, run, s
     workers = int(rng.integers(2, 13))
     factors = np.exp(rng.normal(0, 1.0, workers)).tolist()
     spread = float(rng.choice([0.0, 0.1, 0.5]))
-    engine = Simulator(LogNormal(1e-3, spread), latency=float(rng.uniform(0, 1e-3)), factors=factors)
+    engine = Simulator(
+        LogNormal(1e-3, spread), latency=float(rng.uniform(0, 1e-3)), factors=factors
+    )
     samples = [
         np.column_stack([
             np.random.default_rng(k).lognormal(np.log(1e-3 * f) - spread**2 / 2, spread, 4000),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hemiola.aggregate import Average, BlockMomentum, Descend, Sharded
+from hemiola.aggregate import Average, BlockMomentum, Center, Descend, Sharded
 from hemiola.algorithm import Info
 from hemiola.algorithms import sandblaster
+from hemiola.algorithms.adadelay import DelayAdaptive
+from hemiola.algorithms.adaptive_revision import Revise
 from hemiola.algorithms.dc_asgd import DelayCompensated
 from hemiola.algorithms.easgd_async import ElasticExchange
-from hemiola.algorithms.registry import build
+from hemiola.algorithms.registry import RECIPES, build
 from hemiola.algorithms.sandblaster import Coordinator, Slices
 from hemiola.algorithms.ssp import CompleteClocks
 from hemiola.dataset import Batch
@@ -109,9 +111,19 @@ SEPARABLE = [
     DelayCompensated(SGD(0.1), "a", mean_square="worker"),
     ElasticExchange(0.2),
     CompleteClocks(SGD(0.1)),
+    DelayAdaptive(0.1),
+    DelayAdaptive(0.1, form="scalar"),
+    Revise(0.1),
+    Center(),
     Average(),
     BlockMomentum(0.5),
 ]
+
+
+def test_every_rule_that_can_be_sharded_is_tested_here():
+    rules = [build(name).aggregate for name in RECIPES]
+    separable = {type(rule) for rule in rules if getattr(rule, "separable", False)}
+    assert separable <= {type(rule) for rule in SEPARABLE}
 
 
 @pytest.mark.parametrize("shards", [2, 3, 7])
@@ -123,7 +135,7 @@ def test_a_sharded_server_is_the_whole_server_bit_for_bit(rule, shards):
     one, many = rule.init(w0, 3), sharded.init(w0, 3)
     for step in range(30):
         k = step % 3
-        up = {name: rng.normal(size=23) for name in ("g", "w", "x")}
+        up = {name: rng.normal(size=23) for name in ("e", "g", "w", "x")}
         up["weight"] = np.array(1.0)
         info = Info(step, (k,), 1.0, 2, 3, step // 3, (step + 1) // 3)
         ours, theirs = rule.pull(one, k), sharded.pull(many, k)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -56,7 +57,7 @@ def test_a_checkpoint_of_another_run_names_what_differs(place):
     ):
         other.load()
     another = replace(place, identity={**place.identity, "algorithm": {"lr": 0.2}})
-    with pytest.raises(CheckpointError, match=r"its algorithm is \{'lr': 0.1\}, here it is"):
+    with pytest.raises(CheckpointError, match=r"its algorithm\.lr is 0\.1, here it is 0\.2"):
         another.load()
 
 
@@ -113,19 +114,33 @@ def learn(data, tmp_path, *, resume=False, algorithm=GIVEN, objective="logistic"
 
 
 @pytest.mark.parametrize(
-    ("key", "other"),
+    ("what", "other"),
     [
-        ("algorithm", {"algorithm": "ssgd"}),
-        ("algorithm", {"algorithm": build("bmuf", {"lr": 0.01})}),
-        ("objective", {"objective": logistic(0.5)}),
-        ("workers", {"workers": 3}),
-        ("seed", {"seed": 1}),
+        ("algorithm.name is bmuf, here it is ssgd", {"algorithm": "ssgd"}),
+        ("algorithm.local.optimizer.lr is 0.1, here it is 0.01",
+         {"algorithm": build("bmuf", {"lr": 0.01})}),
+        ("algorithm.local.steps is 10, here it is 7",
+         {"algorithm": build("bmuf", {"lr": 0.1, "steps": 7})}),
+        ("algorithm.local.optimizer is SGD, here it is Adam",
+         {"algorithm": build("bmuf", {"optimizer": "adam", "lr": 0.1})}),
+        ("algorithm.local.optimizer.schedule is Constant, here it is",
+         {"algorithm": build("bmuf", {"lr": 0.1, "optimizer.schedule": "inverse-sqrt"})}),
+        ("objective.l2 is 0.016666666666666666, here it is 0.5", {"objective": logistic(0.5)}),
+        ("workers is 4, here it is 3", {"workers": 3}),
+        ("seed is 0, here it is 1", {"seed": 1}),
     ],
-)
-def test_a_run_is_not_continued_with_other_settings(two_classes, tmp_path, key, other):
+)  # fmt: skip
+def test_a_run_is_not_continued_with_other_settings(two_classes, tmp_path, what, other):
     learn(two_classes(), tmp_path)
-    with pytest.raises(CheckpointError, match=f"another run: its {key} is"):
+    with pytest.raises(CheckpointError, match=re.escape(f"another run: its {what}")):
         learn(two_classes(), tmp_path, resume=True, **other)
+
+
+def test_what_differs_is_named_before_the_learning_rate_that_follows_from_it(two_classes, tmp_path):
+    learn(two_classes(), tmp_path, algorithm="ssgd", objective="auto")
+    for what, data, workers in (("data", two_classes(50), 4), ("workers", two_classes(), 3)):
+        with pytest.raises(CheckpointError, match=f"another run: its {what} is"):
+            learn(data, tmp_path, algorithm="ssgd", objective="auto", workers=workers, resume=True)
 
 
 def test_a_run_is_not_continued_on_other_data(two_classes, tmp_path):
@@ -136,8 +151,12 @@ def test_a_run_is_not_continued_on_other_data(two_classes, tmp_path):
 
 def test_an_asynchronous_run_is_not_continued_with_other_timing(two_classes, tmp_path):
     learn(two_classes(), tmp_path, algorithm="asgd", engine="simulator")
-    for engine in ("serial", Simulator(Constant(5.0))):
-        with pytest.raises(CheckpointError, match="another run: its engine is"):
+    different = {
+        "serial": "engine is Simulator, here it is Serial",
+        Simulator(Constant(5.0)): "engine.compute.mean is 0.001, here it is 5.0",
+    }
+    for engine, what in different.items():
+        with pytest.raises(CheckpointError, match=f"another run: its {what};"):
             learn(two_classes(), tmp_path, algorithm="asgd", engine=engine, resume=True)
 
 

@@ -333,6 +333,25 @@ def test_every_evaluation_is_a_line_of_json(two_classes, tmp_path):
         fit("bmuf", "logistic", two_classes(), rounds=5, callbacks=[JsonLines(tmp_path)])
 
 
+@pytest.mark.parametrize("name", ["bmuf", "asgd"])
+def test_the_lines_of_a_resumed_run_go_on_after_those_of_its_checkpoint(
+    two_classes, tmp_path, name
+):
+    path, place = tmp_path / "log.jsonl", tmp_path / "run"
+    options = {"eval_every": 1, "checkpoint": place, "callbacks": [JsonLines(path)]}
+    fit(name, "logistic", two_classes(), rounds=3, **options)
+    earlier = path.read_text()
+    path.write_text(earlier + '{"rounds": 4.0, "upd')  # written after the last checkpoint
+    result = fit(name, "logistic", two_classes(), rounds=6, resume=True, **options)
+    assert path.read_text().startswith(earlier)
+    lines = [json.loads(text) for text in path.read_text().splitlines()]
+    assert lines == [asdict(record) for record in result.history.records[1:]]
+    assert [line["rounds"] for line in lines] == [1, 2, 3, 4, 5, 6]
+
+    fit(name, "logistic", two_classes(), rounds=6, resume=True, **options)
+    assert [json.loads(text) for text in path.read_text().splitlines()] == lines
+
+
 def test_the_best_model_is_kept(two_classes):
     data, held_out = two_classes(), two_classes(200, seed=4)
     algorithm = build("ssgd", {"lr": 8.0, "batch_size": 1})

@@ -9,7 +9,7 @@ from annotated_types import Ge
 
 from hemiola.algorithm import Info
 from hemiola.component import component
-from hemiola.contracts import Aggregate
+from hemiola.contracts import Aggregate, Clocked
 from hemiola.errors import OptionError
 from hemiola.types import Array, Message, State, freeze, frozen
 
@@ -49,6 +49,12 @@ class Sharded:
             for i, part in enumerate(state["parts"])
         ]
         return {"size": size, "parts": parts}
+
+    def complete(self, state: State, lowest: int) -> State:
+        if not isinstance(self.aggregate, Clocked):
+            return state
+        parts = [self.aggregate.complete(part, lowest) for part in state["parts"]]
+        return {**state, "parts": parts}
 
     def model(self, state: State) -> Array:
         return frozen(_join([self.aggregate.model(part) for part in state["parts"]]))

@@ -66,11 +66,13 @@ class CompleteClocks:
     def push(self, state: State, up: Message, info: Info) -> State:
         worker = info.sender
         step = self.optimizer.rate(info.tick) * up["g"]
-        pending = state["pending"]
-        pending.setdefault(str(info.tick), {})[str(worker)] = step
-        w = state["w"]
+        state["pending"].setdefault(str(info.tick), {})[str(worker)] = step
+        return self.complete(state, info.lowest)
+
+    def complete(self, state: State, lowest: int) -> State:
+        w, pending = state["w"], state["pending"]
         for clock, updates in _in_order(pending):
-            if clock < info.lowest:
+            if clock < lowest:
                 for _, update in _in_order(updates):
                     w = w - update
                 del pending[str(clock)]

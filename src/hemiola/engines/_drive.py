@@ -16,6 +16,7 @@ import numpy as np
 
 from hemiola.algorithm import Info, Task
 from hemiola.communicate import Asynchronous, Grouped, Synchronous
+from hemiola.contracts import Clocked
 from hemiola.engines._ticks import Ticks
 from hemiola.errors import CheckpointError, DivergedError, UnsupportedError, WorkersLostError
 from hemiola.job import JOIN, LEAVE, PULL, PUSH, Event, Job, Ledger
@@ -234,6 +235,12 @@ class Server:
             )
         return True
 
+    def complete(self) -> None:
+        """Without a message that would tell it: let the aggregate know which clocks are done."""
+        aggregate = self.job.algorithm.aggregate
+        if isinstance(aggregate, Clocked):
+            self.state = aggregate.complete(self.state, self.ticks.lowest)
+
     def change(self, change: Change) -> None:
         """Take a worker out, or take one back with a fresh state at the current model."""
         worker = change.worker
@@ -243,6 +250,7 @@ class Server:
             self.ledger.left += 1
             if not self.ticks.present:
                 raise WorkersLostError("all workers are gone; the run cannot go on.")
+            self.complete()
             return
         self.ticks.join(worker)
         self.ledger.joined += 1
@@ -356,6 +364,7 @@ def apply(server: Server, arrival: Arrival) -> int | None:
     worker = arrival.worker
     server.receive(arrival)
     if server.refuses(arrival.up):
+        server.complete()
         return None
     staleness = server.step - server.read[worker]
     weight = float(arrival.up["weight"])
