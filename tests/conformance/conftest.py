@@ -19,6 +19,7 @@ SMALL = {
     "eamsgd-async": {"period": 3},
     "downpour": {"n_push": 2, "n_fetch": 4},
     "sandblaster": {"portions": 3},
+    "hybrid": {"batch_size": 8},
 }
 WITHOUT_RATE = ("sandblaster",)
 DISCIPLINE = {name: type(build(name).communicate) for name in RECIPES}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hemiola.algorithm import MiniBatch
-from hemiola.communicate import Asynchronous
+from hemiola.communicate import Synchronous
 from hemiola.dataset import Batch
 from hemiola.engines import engine_class
 from hemiola.objectives import logistic
@@ -111,7 +111,7 @@ def test_messages_resumed_from_a_checkpoint_are_read_only_too(
         events = engine_class(engine)().run(replace(before.job, algorithm=again), before.snapshot)
         for _ in range(4):
             next(events)
-        asynchronous = isinstance(chosen.communicate, Asynchronous)
+        asynchronous = not isinstance(chosen.communicate, Synchronous)
         assert bool(before.snapshot["pending"]) == asynchronous
         ups = again.aggregate.received if asynchronous else []  # a round's sum is the server's own
         assert again.local.received and again.aggregate.received
@@ -161,7 +161,7 @@ def test_nobody_keeps_the_arrays_of_a_message(any_recipe, algorithm, two_classes
     """Where memory is shared they are written to again: by the sender, for its next message."""
     chosen = algorithm(any_recipe, lr=0.1)
     spoilt = replace(chosen, local=Scribbling(chosen.local))
-    if isinstance(chosen.communicate, Asynchronous):
+    if not isinstance(chosen.communicate, Synchronous):
         spoilt = replace(spoilt, aggregate=Scribbling(chosen.aggregate))
     for workers in (1, 3):
         models = [

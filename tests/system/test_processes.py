@@ -47,7 +47,7 @@ SMALL = {
     "eamsgd": {"period": 3},
 }
 SYNCHRONOUS = [n for n in RECIPES if isinstance(build(n).communicate, Synchronous)]
-ASYNCHRONOUS = [n for n in RECIPES if isinstance(build(n).communicate, Asynchronous)]
+ASYNCHRONOUS = [n for n in RECIPES if n not in SYNCHRONOUS]
 
 
 def algorithm(name, **options):

@@ -190,7 +190,9 @@ class GroupLoop:
         """Join a round's messages; the staleness of the server's update, None if there is none."""
         if done.arrivals and self._goes_on_inside(done):
             return None
-        staleness = self._push(done) if done.arrivals else self.server.complete()
+        staleness = self._push(done) if done.arrivals else None
+        if staleness is None:
+            self.server.complete()
         regroup = self._decide()
         if regroup is None:
             self._launch(sorted({self._number[k] for k in done.members} | self._parked))
