@@ -255,7 +255,7 @@ class GroupLoop:
         share = self._speeds.share(done.arrivals, len(self._members))
         if share != 1.0 and self.discipline.scale == "linear" and "g" in up:
             up = {**up, "g": share * up["g"]}
-        return {**up, "weight": weight_of(weight)}, weight
+        return freeze(**up, weight=weight_of(weight)), weight
 
     # --- who works together ------------------------------------------------------------------
 
