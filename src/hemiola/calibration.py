@@ -11,7 +11,8 @@ import numpy as np
 from hemiola.algorithm import Algorithm, Info
 from hemiola.communicate import Asynchronous, Grouped
 from hemiola.contracts import Aggregate, Engine
-from hemiola.grouping import Groups, Samples, expected_maximum
+from hemiola.errors import WorkersLostError
+from hemiola.grouping import Groups, Measured, Samples, measured
 from hemiola.job import Job, Timeline
 from hemiola.types import Array, Message, State
 
@@ -53,7 +54,7 @@ def measure(job: Job, engine: Engine, pieces: int) -> Samples:
         for event in events:
             (worker,) = event.workers
             seen[worker] += 1
-            if min(seen) > pieces or event.step >= _MOST * pieces * job.workers:
+            if min(seen) > pieces + 1 or event.step >= _MOST * pieces * job.workers:
                 break
     return _by_worker(timeline, job.workers)
 
@@ -66,27 +67,22 @@ def _read_from(algorithm: Algorithm) -> Aggregate:
 
 def _by_worker(timeline: Timeline, workers: int) -> Samples:
     who = np.array(timeline.workers)
-    computed = np.array(timeline.computed)
-    exchange = np.array(timeline.finished) - np.array(timeline.begun) - computed
-    pieces = np.column_stack([computed, np.maximum(exchange, 0.0)])
-    return [_warm(pieces[who == worker]) for worker in range(workers)]
+    begun, computed = np.array(timeline.begun), np.array(timeline.computed)
+    return [_pieces(begun[who == k], computed[who == k]) for k in range(workers)]
 
 
-def _warm(pieces: Array) -> Array:
-    """Without the first, if there are more."""
-    if len(pieces) == 0:
-        return np.full((1, 2), np.inf)
-    return pieces[1:] if len(pieces) > 1 else pieces
+def _pieces(begun: Array, computed: Array) -> Array:
+    """From one beginning to the next, as the server's time belongs to a message; not the first."""
+    if len(begun) < 3:
+        raise WorkersLostError("a worker did nothing while speeds were measured; is it alive?")
+    seconds = np.diff(begun)[1:]
+    return np.column_stack([computed[1:-1], np.maximum(seconds - computed[1:-1], 0.0)])
 
 
-def groups_and_speeds(job: Job, engine: Engine) -> tuple[Groups, tuple[float, ...]]:
-    """Measure, and put the workers together as the job's algorithm asks for. Speeds are those of
-    the workers' groups, 1 for the fastest."""
+def measured_groups(job: Job, engine: Engine) -> tuple[Groups, Measured]:
+    """Measure, and put the workers together as the job's algorithm asks for."""
     discipline = job.algorithm.communicate
     assert isinstance(discipline, Grouped)
     samples = measure(job, engine, discipline.calibrate)
     groups = discipline.rule.groups(samples)
-    speeds = np.empty(job.workers)
-    for group in groups:
-        speeds[list(group)] = 1 / expected_maximum([samples[k].sum(axis=1) for k in group])
-    return groups, tuple((speeds / speeds.max()).tolist())
+    return groups, measured(samples, groups)

@@ -11,7 +11,7 @@ from annotated_types import Ge, Gt, Interval
 from hemiola.component import component
 from hemiola.contracts import Aggregate
 from hemiola.errors import OptionError
-from hemiola.grouping import ByRatio, Grouping, Groups
+from hemiola.grouping import ByRatio, Grouping, Groups, Measured
 from hemiola.rng import stream
 
 
@@ -81,7 +81,8 @@ class Grouped:
                    size; ``equal``: each counts 1;
     ``max_lead``   rounds that a group may be ahead of the slowest; None: any;
     ``inside``     rounds of the group's own; None: one piece of work of each member, joined, goes
-                   to the server as it is.
+                   to the server as it is;
+    ``measured``   what ``groups`` were made of.
     """
 
     groups: Groups | None = None
@@ -91,6 +92,7 @@ class Grouped:
     scale: Literal["linear", "equal"] = "linear"
     max_lead: Annotated[int, Ge(0)] | None = None
     inside: Rounds | None = None
+    measured: Measured | None = None
 
     def __post_init__(self) -> None:
         members = [worker for group in self.groups or () for worker in group]

@@ -125,13 +125,39 @@ def forecast(samples: Samples, groups: Groups, batch: Sequence[float] | None = N
     """
     sizes = [1.0] * len(samples) if batch is None else batch
     seconds = [expected_maximum([samples[k].sum(axis=1) for k in group]) for group in groups]
+    return expect(seconds, [sum(sizes[k] for k in group) for group in groups])
+
+
+def expect(seconds: Sequence[float], sizes: Sequence[float]) -> Forecast:
+    """What groups do whose rounds take so many seconds and pass through so many samples."""
     rates = [1 / t if t else math.inf for t in seconds]
     return Forecast(
-        seconds,
+        list(seconds),
         [t * (sum(rates) - rate) for t, rate in zip(seconds, rates, strict=True)],
         sum(rates),
-        sum(sum(sizes[k] for k in g) * rate for g, rate in zip(groups, rates, strict=True)),
+        sum(size * rate for size, rate in zip(sizes, rates, strict=True)),
     )
+
+
+@component
+class Measured:
+    """What was measured before a run: each worker's typical seconds of computing and of messages
+    for a piece of work, and how long each group's round is expected to take."""
+
+    compute: tuple[float, ...]
+    exchange: tuple[float, ...]
+    rounds: tuple[float, ...]
+
+    @property
+    def seconds(self) -> Array:
+        """(K, 2), as :func:`typical` gives it."""
+        return np.column_stack([self.compute, self.exchange])
+
+
+def measured(samples: Samples, groups: Groups) -> Measured:
+    """Sum measured pieces of work up."""
+    compute, exchange = typical(samples).T.tolist()
+    return Measured(tuple(compute), tuple(exchange), tuple(forecast(samples, groups).seconds))
 
 
 def expected_maximum(samples: Sequence[Array]) -> float:

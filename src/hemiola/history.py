@@ -47,7 +47,9 @@ class History:
     ``metric`` names the records' score. ``staleness[s]`` counts updates that were s versions old,
     ``lead[s]`` reads by workers s pieces of work ahead of the slowest, ``worker_updates[k]`` the
     updates by worker k. ``refused`` messages were not finite; ``left`` and ``joined`` count workers
-    that went away and came back.
+    that went away and came back. ``groups`` are the books of groups of workers, one for each group
+    that there was: its ``members``, ``since`` and ``until`` when, how many ``updates`` it made, on
+    how many ``samples``, the sum of their ``staleness``, and what the time model expected.
     """
 
     metric: str = "accuracy"
@@ -58,6 +60,7 @@ class History:
     refused: int = 0
     left: int = 0
     joined: int = 0
+    groups: list[dict[str, Any]] = field(default_factory=list)
 
     def column(self, name: str) -> Array:
         """One field of all records, (number of records,).
@@ -81,10 +84,11 @@ class History:
         available = self.last.seconds * max(len(self.worker_updates), 1)
         return self.last.waiting / available if available else 0.0
 
-    def take(self, ledger: Ledger) -> None:
+    def take(self, ledger: Ledger, now: float) -> None:
         """Copy the counts that stand in no record."""
         self.staleness, self.lead = list(ledger.staleness), list(ledger.lead)
         self.worker_updates = list(ledger.updates)
+        self.groups = [{"until": now, **group} for group in ledger.groups]
         self.refused, self.left, self.joined = ledger.refused, ledger.left, ledger.joined
 
     def to_dict(self) -> dict[str, Any]:

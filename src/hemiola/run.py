@@ -149,7 +149,7 @@ class Run:
             self._diverged(rounds)
         record = record_of(event, rounds, (loss, eval_loss, reached))
         self.history.records.append(record)
-        self.history.take(event.ledger)
+        self.history.take(event.ledger, event.clock)
         self.good = w
         if eval_loss < self.best[0]:
             self.best = (eval_loss, w)

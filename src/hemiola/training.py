@@ -13,7 +13,7 @@ from hemiola.algorithm import Algorithm
 from hemiola.algorithms.hybrid import regrouped
 from hemiola.algorithms.rebuild import rebuild
 from hemiola.algorithms.registry import build
-from hemiola.calibration import groups_and_speeds
+from hemiola.calibration import measured_groups
 from hemiola.callbacks import Callback
 from hemiola.checkpoint import Checkpoint, digest
 from hemiola.communicate import Grouped, Synchronous
@@ -22,7 +22,7 @@ from hemiola.dataset import Dataset, as_regression, make_dataset
 from hemiola.describe import describe
 from hemiola.engines import engine_class
 from hemiola.errors import CheckpointError, DataError, OptionError
-from hemiola.grouping import Groups
+from hemiola.grouping import Groups, Measured
 from hemiola.job import Job, Trace
 from hemiola.learning_rate import with_learning_rate
 from hemiola.objectives import LinearObjective
@@ -112,7 +112,7 @@ def fit(
 
     if isinstance(algorithm.communicate, Grouped) and algorithm.communicate.groups is None:
         saved = Path(checkpoint) if resume and checkpoint is not None else None
-        algorithm = regrouped(algorithm, *_groups_and_speeds(job_of(algorithm), engine, saved))
+        algorithm = regrouped(algorithm, *_groups(job_of(algorithm), engine, saved))
     job = job_of(algorithm)
     algorithm = job.algorithm
     synchronous = isinstance(algorithm.communicate, Synchronous)
@@ -145,17 +145,15 @@ def make_objective(name: str, data: Dataset, l2: float | None = None) -> LinearO
     return LinearObjective(name, 1 / len(data) if l2 is None else l2)  # type: ignore[arg-type]
 
 
-def _groups_and_speeds(
-    job: Job, engine: Engine, resumed: Path | None
-) -> tuple[Groups, tuple[float, ...]]:
+def _groups(job: Job, engine: Engine, resumed: Path | None) -> tuple[Groups, Measured]:
     """Who works together: as measured now, or as in the checkpoint of a resumed run."""
     if resumed is None:
-        return groups_and_speeds(job, engine)
+        return measured_groups(job, engine)
     saved = rebuild(Checkpoint(resumed, {}).algorithm())
     discipline = getattr(saved, "communicate", None)
-    if not isinstance(discipline, Grouped) or discipline.groups is None:
-        raise CheckpointError(f"{resumed} is the checkpoint of a run without groups.")
-    return discipline.groups, getattr(saved.partition, "speeds", None) or ()
+    if not isinstance(discipline, Grouped) or not (discipline.groups and discipline.measured):
+        raise CheckpointError(f"{resumed} is the checkpoint of a run without measured groups.")
+    return discipline.groups, discipline.measured
 
 
 def _held_out(data: Stream, seed: int) -> Dataset:

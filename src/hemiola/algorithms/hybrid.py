@@ -48,7 +48,7 @@ from hemiola.algorithms.ssgd import ssgd
 from hemiola.communicate import Asynchronous, Grouped, Rounds, Synchronous
 from hemiola.contracts import Local, Partition
 from hemiola.errors import OptionError
-from hemiola.grouping import ByRatio, Grouping, Groups
+from hemiola.grouping import ByRatio, Grouping, Groups, Measured
 from hemiola.local import Accumulate, Gradient
 from hemiola.partition import BySpeed
 
@@ -60,7 +60,7 @@ def hybrid(
     outer: Algorithm = asgd(),
     rounds: Annotated[int, Ge(1)] = 1,
     grouping: Grouping = ByRatio(),
-    groups: Groups | None = None,
+    groups: Groups | str | None = None,
     drift: Annotated[float, Gt(0)] | None = 0.2,
     scale: Literal["linear", "equal"] = "linear",
     partition: Partition = BySpeed(),
@@ -68,7 +68,8 @@ def hybrid(
     """Hybrid groups: workers of similar speed are synchronous, groups asynchronous.
 
     ``inner`` and ``outer`` are algorithms, a synchronous and an asynchronous one; ``rounds`` of the
-    inner one lie between two exchanges. ``groups=None``: measured before the run.
+    inner one lie between two exchanges. ``groups``: who works together, also as text,
+    ``0,1/2,3``; None: as measured before the run.
 
     >>> hybrid(groups=((0, 1), (2,))).communicate.groups
     ((0, 1), (2,))
@@ -89,13 +90,26 @@ def hybrid(
         partition=partition,
         local=_local(inner.local, outer.local) if direct else inner.local,
         communicate=Grouped(
-            groups=groups, rule=grouping, drift=drift, scale=scale,
+            groups=_parsed(groups), rule=grouping, drift=drift, scale=scale,
             max_lead=outer.communicate.max_lead,
             inside=None if direct else Rounds(inner.aggregate, rounds),
         ),
         reduce=inner.reduce,
         aggregate=outer.aggregate,
     )  # fmt: skip
+
+
+def _parsed(groups: Groups | str | None) -> Groups | None:
+    """Groups from text: workers apart by commas, groups by slashes."""
+    if not isinstance(groups, str):
+        return groups
+    try:
+        return tuple(tuple(int(k) for k in group.split(",")) for group in groups.split("/"))
+    except ValueError:
+        raise OptionError(
+            f"hybrid: groups are written as 0,1/2,3 - workers apart by commas, groups by slashes; "
+            f"not as {groups!r}."
+        ) from None
 
 
 def _local(inner: Local, outer: Local) -> Local:
@@ -122,11 +136,13 @@ def _check(inner: Algorithm, outer: Algorithm) -> None:
         raise OptionError("hybrid: groups read before every round; use n_fetch = n_push.")
 
 
-def regrouped(algorithm: Algorithm, groups: Groups, speeds: tuple[float, ...]) -> Algorithm:
-    """The algorithm with these groups, and shards dealt by these speeds if they are to be."""
+def regrouped(algorithm: Algorithm, groups: Groups, seconds: Measured) -> Algorithm:
+    """The algorithm with groups as measured, and shards dealt by their speeds if they are to be."""
     assert isinstance(algorithm.communicate, Grouped)
     partition = algorithm.partition
     if isinstance(partition, BySpeed):
-        partition = replace(partition, speeds=speeds)
-    communicate = replace(algorithm.communicate, groups=groups)
+        fastest = min(seconds.rounds)
+        share = {k: fastest / t for g, t in zip(groups, seconds.rounds, strict=True) for k in g}
+        partition = replace(partition, speeds=tuple(share[k] for k in sorted(share)))
+    communicate = replace(algorithm.communicate, groups=groups, measured=seconds)
     return replace(algorithm, communicate=communicate, partition=partition)

@@ -35,6 +35,7 @@ _OTHERS: tuple[type, ...] = (
     communicate.Rounds,
     grouping.ByKMeans,
     grouping.ByRatio,
+    grouping.Measured,
     communicate.Synchronous,
     objectives.LinearObjective,
     CompleteClocks,

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from hemiola.algorithm import Algorithm
 from hemiola.callbacks import Callback, JsonLines
-from hemiola.cli import output
+from hemiola.cli import groups, output
+from hemiola.cli.groups import Announce
 from hemiola.cli.progress import ProgressBar
 from hemiola.cli.recipes import build_algorithms, refuse_unsupported
 from hemiola.cli.setup import Prepared, Setup, build_engine, count_rounds, prepare
@@ -72,7 +73,8 @@ def train(setup: Setup, run: Run) -> None:
 def _fit(
     setup: Setup, run: Run, algorithm: Algorithm, engine: Engine, prepared: Prepared
 ) -> Result:
-    callbacks: list[Callback] = [ProgressBar(run.algorithm), *setup.callbacks()]
+    screen = output.console(stderr=str(run.json) == "-")
+    callbacks: list[Callback] = [Announce(screen), ProgressBar(run.algorithm), *setup.callbacks()]
     if run.log is not None:
         callbacks.append(JsonLines(run.log))
     return fit(
@@ -132,6 +134,9 @@ def _report(result: Result, setup: Setup, run: Run, prepared: Prepared) -> None:
     if table is not None:
         console.print(output.staleness_words(result.history), highlight=False)
         console.print(table, "")
+    by_group = groups.measured(result.history)
+    if by_group is not None:
+        console.print(by_group)
     places = {"figure": run.plot, "model": run.save, "JSON": run.json, "log": run.log}
     places |= {"trace": run.trace, "figure of staleness": run.staleness_plot}
     output.name_places(console, places)

@@ -18,7 +18,7 @@ from hemiola.algorithm import Info, weight_of
 from hemiola.communicate import Grouped
 from hemiola.engines._drive import Arrival, Change, Executor, Server, as_arrival, reduce_arrivals
 from hemiola.errors import OptionError
-from hemiola.grouping import Groups, forecast, typical
+from hemiola.grouping import Groups, expect, forecast, typical
 from hemiola.job import GROUP, LEAD, Event, Job
 from hemiola.types import Array, Message, State, copy_state, freeze, nbytes
 
@@ -118,7 +118,7 @@ class GroupLoop:
 
     def _arrive(self, arrival: Arrival) -> Round | None:
         server, worker = self.server, arrival.worker
-        self._speeds.note(arrival, server.begun[worker])
+        self._speeds.note(arrival, server.executor.now() - server.begun[worker])
         server.receive(arrival, inside=True)
         self._idle_since[worker] = arrival.finished
         done = self._rounds.pop(worker)
@@ -326,12 +326,14 @@ class Speeds:
         self._weight = [0.0] * workers
         self._total, self._heard = 0.0, 0  # of the weights, and how many there are
         self._known: set[int] = set()
-        self._basis: Array | None = None  # typical seconds when the groups were made
+        known = discipline.measured
+        # typical seconds when the groups were made
+        self._basis: Array | None = None if known is None else known.seconds
         self._groups: Groups = ()
         self._unseen = 0
 
-    def note(self, arrival: Arrival, begun: float) -> None:
-        """Take in how long a piece of work took."""
+    def note(self, arrival: Arrival, seconds: float) -> None:
+        """Take in a piece of work that took so long, with its messages and the server's time."""
         worker = arrival.worker
         weight = float(arrival.up["weight"])
         self._heard += not self._weight[worker] and weight > 0
@@ -341,7 +343,7 @@ class Speeds:
         if self._skip[worker]:
             self._skip[worker] -= 1
             return
-        exchange = max(arrival.finished - begun - arrival.computed, 0.0)
+        exchange = max(seconds - arrival.computed, 0.0)
         latest = self._latest[worker]
         latest.append((arrival.computed, exchange))
         if len(latest) == latest.maxlen:
@@ -385,7 +387,11 @@ class Speeds:
         self._groups = groups
         if self._basis is None:
             return None
-        expected = forecast(self._samples(), groups)
+        known = self._discipline.measured
+        if known is not None and groups == self._discipline.groups:
+            expected = expect(known.rounds, [1.0] * len(groups))
+        else:
+            expected = forecast(self._samples(), groups)
         return list(zip(expected.seconds, expected.staleness, strict=True))
 
     def snapshot(self) -> dict[str, Any]:
