@@ -94,7 +94,7 @@ class ByKMeans:
 
 def in_order(groups: Sequence[Sequence[int]]) -> Groups:
     """Each group sorted, and groups by their first workers."""
-    return tuple(sorted(tuple(sorted(group)) for group in groups if group))
+    return tuple(sorted(tuple(sorted(int(k) for k in group)) for group in groups if group))
 
 
 def typical(samples: Samples) -> Array:

@@ -9,8 +9,10 @@ from rich.box import SIMPLE
 from rich.console import Console, Group
 from rich.table import Table
 
+from hemiola.algorithm import MiniBatch
 from hemiola.callbacks import Callback
 from hemiola.communicate import Grouped
+from hemiola.contracts import Source
 from hemiola.grouping import expect
 from hemiola.history import History
 from hemiola.job import Job
@@ -52,7 +54,7 @@ def predicted(job: Job) -> Group | None:
     if not isinstance(discipline, Grouped) or not (discipline.groups and discipline.measured):
         return None
     batch: Any = getattr(job.algorithm.local, "batch", None)
-    sizes = [1 if batch is None else batch.count(job.source.samples(k)) for k in range(job.workers)]
+    sizes = [_samples_a_step(job.source, k, batch) for k in range(job.workers)]
     expected = expect(
         discipline.measured.rounds, [sum(sizes[k] for k in group) for group in discipline.groups]
     )
@@ -67,6 +69,12 @@ def predicted(job: Job) -> Group | None:
     for group, seconds, staleness in list(rows)[:_SHOWN]:
         table.add_row(names(group), f"{seconds:.4g}", f"{1 / seconds:,.4g}", f"{staleness:.2f}")
     return Group(words, table)
+
+
+def _samples_a_step(source: Source, worker: int, batch: MiniBatch | None) -> float:
+    if batch is None:
+        return 1.0
+    return source.samples(worker) / source.steps_per_epoch(worker, batch)
 
 
 def measured(history: History) -> Group | None:
