@@ -193,3 +193,11 @@ def test_one_worker_and_the_centre_are_a_map_of_two_numbers():
         # after a push the worker still has to take its gradient step and subtract e
         stepped = M @ np.array([x, c - e])
         np.testing.assert_allclose((stepped[0] - c) * alpha + c, c_next, rtol=1e-10, atol=1e-12)
+
+
+def test_an_elastic_step_is_taken_once_even_if_the_next_message_is_refused():
+    server = ElasticExchange(alpha=0.5)
+    state = server.init(np.zeros(2), 1)
+    state = server.push(state, {"x": np.ones(2)}, Info(0, (0,), 1.0, 0, 1))
+    assert server.pull(state, 0)["e"].tolist() == [0.5, 0.5]
+    assert server.pull(state, 0)["e"].tolist() == [0.0, 0.0]  # nothing was pushed in between

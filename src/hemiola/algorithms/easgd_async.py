@@ -51,17 +51,19 @@ class ElasticExchange:
     alpha: Annotated[float, Interval(ge=0, le=1)] | None = None
 
     def init(self, w0: Array, workers: int) -> State:
-        return {"w": w0.copy(), "e": [np.zeros_like(w0)] * workers}
+        nothing = np.zeros_like(w0)
+        return {"w": w0.copy(), "e": [nothing] * workers, "nothing": nothing}
 
     def pull(self, state: State, worker: int) -> Message:
-        return freeze(e=state["e"][worker])
+        e, state["e"][worker] = state["e"][worker], state["nothing"]  # handed out once
+        return freeze(e=e)
 
     def push(self, state: State, up: Message, info: Info) -> State:
         worker = info.sender
         alpha = BETA / info.n_workers if self.alpha is None else self.alpha
         e = alpha * (up["x"] - state["w"])
         state["e"][worker] = e
-        return {"w": state["w"] + e, "e": state["e"]}
+        return {**state, "w": state["w"] + e}
 
     def model(self, state: State) -> Array:
         return frozen(state["w"])
