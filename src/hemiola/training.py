@@ -13,7 +13,6 @@ from hemiola.algorithm import Algorithm
 from hemiola.algorithms.hybrid import regrouped
 from hemiola.algorithms.rebuild import rebuild
 from hemiola.algorithms.registry import build
-from hemiola.calibration import measured_groups
 from hemiola.callbacks import Callback
 from hemiola.checkpoint import Checkpoint, digest
 from hemiola.communicate import Grouped, Synchronous
@@ -25,6 +24,7 @@ from hemiola.errors import CheckpointError, DataError, OptionError
 from hemiola.grouping import Groups, Measured
 from hemiola.job import Job, Trace
 from hemiola.learning_rate import with_learning_rate
+from hemiola.measure import measured_groups
 from hemiola.objectives import LinearObjective
 from hemiola.partition import Online, Shards
 from hemiola.result import Result

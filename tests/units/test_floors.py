@@ -33,7 +33,7 @@ FLOORS: dict[float, tuple[str, ...]] = {
         "history",
         "callbacks",
         "checkpoint",
-        "calibration",
+        "measure",
         "learning_rate",
         "epochs",
         "result",
