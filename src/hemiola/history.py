@@ -47,7 +47,8 @@ class History:
     ``metric`` names the records' score. ``staleness[s]`` counts updates that were s versions old,
     ``lead[s]`` reads by workers s pieces of work ahead of the slowest, ``worker_updates[k]`` the
     updates by worker k. ``refused`` messages were not finite; ``left`` and ``joined`` count workers
-    that went away and came back.
+    that went away and came back. ``links[k]`` are the bytes to and from worker k, ``times[k]`` sums
+    over its pieces of work (see :class:`~hemiola.job.Ledger`).
     """
 
     metric: str = "accuracy"
@@ -58,6 +59,8 @@ class History:
     refused: int = 0
     left: int = 0
     joined: int = 0
+    links: list[int] = field(default_factory=list)
+    times: list[list[float]] = field(default_factory=list)
 
     def column(self, name: str) -> Array:
         """One field of all records, (number of records,).
@@ -76,6 +79,15 @@ class History:
         total = sum(self.staleness)
         return sum(s * count for s, count in enumerate(self.staleness)) / total if total else 0.0
 
+    def seconds_to(self, loss: float) -> float | None:
+        """When an evaluation first saw a training loss as low as this; None: never.
+
+        >>> History().seconds_to(0.5) is None
+        True
+        """
+        found = (record.seconds for record in self.records if record.loss <= loss)
+        return next(found, None)
+
     def waiting_share(self) -> float:
         """The part of the workers' time that they spent waiting."""
         available = self.last.seconds * max(len(self.worker_updates), 1)
@@ -86,6 +98,7 @@ class History:
         self.staleness, self.lead = list(ledger.staleness), list(ledger.lead)
         self.worker_updates = list(ledger.updates)
         self.refused, self.left, self.joined = ledger.refused, ledger.left, ledger.joined
+        self.links, self.times = list(ledger.links), [list(sums) for sums in ledger.times]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data; the inverse of :meth:`from_dict`."""

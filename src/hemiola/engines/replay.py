@@ -31,8 +31,9 @@ class Replay:
         """Yield the recorded updates; raises :class:`CheckpointError` for an impossible trace."""
         executor = _Executor(job)
         server = Server(job, executor, resume)
-        recorded = zip(self.trace.kinds, self.trace.workers, self.trace.seconds, strict=True)
-        for kind, worker, seconds in recorded:
+        trace = self.trace
+        recorded = zip(trace.kinds, trace.workers, trace.seconds, trace.computed, strict=True)
+        for kind, worker, seconds, computed in recorded:
             executor.clock = seconds
             if not 0 <= worker < job.workers:
                 raise CheckpointError(
@@ -41,7 +42,7 @@ class Replay:
             if kind == PULL:
                 server.send(worker)
             elif kind == PUSH:
-                staleness = apply(server, executor.take(worker))
+                staleness = apply(server, executor.take(worker, computed))
                 if staleness is not None:
                     yield server.event((worker,), staleness, server.snapshot)
             else:
@@ -61,10 +62,10 @@ class _Executor:
         up, steps, _ = self._workers.work(down, task)
         self.done[task.worker] = Arrival(task.worker, up, steps, self.clock, 0.0)
 
-    def take(self, worker: int) -> Arrival:
+    def take(self, worker: int, computed: float) -> Arrival:
         if worker not in self.done:
             raise CheckpointError(f"the trace has worker {worker} answer before it was asked.")
-        return self.done.pop(worker)
+        return self.done.pop(worker)._replace(finished=self.clock, computed=computed)
 
     def next(self) -> Arrival:
         raise AssertionError("the trace says what is next")
