@@ -19,13 +19,14 @@ from hemiola.dataset import Dataset, as_regression, make_dataset
 from hemiola.describe import describe
 from hemiola.engines import engine_class
 from hemiola.errors import DataError, OptionError
-from hemiola.job import Job, Trace
+from hemiola.job import Job, Timeline, Trace
 from hemiola.learning_rate import with_learning_rate
 from hemiola.objectives import LinearObjective
 from hemiola.partition import Online, Shards
 from hemiola.result import Result
 from hemiola.rng import stream
 from hemiola.run import Plan, Run
+from hemiola.timeline import check_timeline
 from hemiola.trace import TraceFile
 from hemiola.types import Array
 
@@ -49,6 +50,7 @@ def fit(
     keep_best: bool = False,
     w0: Array | None = None,
     trace: str | Path | TraceFile | None = None,
+    timeline: str | Path | None = None,
 ) -> Result:
     """Train a model.
 
@@ -69,7 +71,9 @@ def fit(
     ``w0``          start from these weights (d,), unless a checkpoint is resumed; the objective's
                     own starting point if None;
     ``trace``       a file to record the order of events in, for :func:`hemiola.replay.replay`;
-                    asynchronous algorithms on a finite data set only.
+                    asynchronous algorithms on a finite data set only;
+    ``timeline``    a file to draw in who did what when (.png, .svg, .pdf), or to write it to for
+                    Perfetto (.json); of a resumed run, since it was resumed.
 
     Raises :class:`~hemiola.errors.HemiolaError`: :class:`DataError` and :class:`OptionError` for
     input that makes no sense, :class:`DivergedError` with the last good weights when the loss
@@ -82,6 +86,8 @@ def fit(
     """
     _check_counts(workers=workers, rounds=rounds, eval_every=eval_every)
     _check_seed(seed)
+    if timeline is not None:
+        check_timeline(timeline)
     data = make_dataset(*data) if isinstance(data, tuple) else data
     if isinstance(data, Dataset) and "squared" in (objective, getattr(objective, "loss", "")):
         data = as_regression(data)
@@ -102,8 +108,9 @@ def fit(
     start = objective.init(sample, stream(seed, "init"))
     start = start if w0 is None else _starting_point(w0, start)
     job = Job(
-        algorithm, objective, source, workers, seed, start, None if trace is None else Trace()
-    )
+        algorithm, objective, source, workers, seed, start,
+        None if trace is None else Trace(), None if timeline is None else Timeline(),
+    )  # fmt: skip
     synchronous = isinstance(algorithm.communicate, Synchronous)
     settings: dict[str, Any] = {
         "algorithm": describe(algorithm),
@@ -120,7 +127,10 @@ def fit(
             "only asynchronous runs on a finite data set are traced: the outcome of "
             "all others is given by their settings."
         )
-    run = Run(job, engine, sample, eval_data, settings, list(callbacks), place, keep_best, file)
+    run = Run(
+        job, engine, sample, eval_data, settings, list(callbacks), place, keep_best, file,
+        None if timeline is None else Path(timeline),
+    )  # fmt: skip
     return run.train(_plan(algorithm, workers, rounds, eval_every), resume)
 
 
