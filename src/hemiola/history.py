@@ -50,6 +50,8 @@ class History:
     that went away and came back. ``groups`` are the books of groups of workers, one for each group
     that there was: its ``members``, ``since`` and ``until`` when, how many ``updates`` it made, on
     how many ``samples``, the sum of their ``staleness``, and what the time model expected.
+    ``links[k]`` are the bytes to and from worker k, ``times[k]`` sums over its pieces of work (see
+    :class:`~hemiola.job.Ledger`).
     """
 
     metric: str = "accuracy"
@@ -61,6 +63,8 @@ class History:
     left: int = 0
     joined: int = 0
     groups: list[dict[str, Any]] = field(default_factory=list)
+    links: list[int] = field(default_factory=list)
+    times: list[list[float]] = field(default_factory=list)
 
     def column(self, name: str) -> Array:
         """One field of all records, (number of records,).
@@ -79,6 +83,15 @@ class History:
         total = sum(self.staleness)
         return sum(s * count for s, count in enumerate(self.staleness)) / total if total else 0.0
 
+    def seconds_to(self, loss: float) -> float | None:
+        """When an evaluation first saw a training loss as low as this; None: never.
+
+        >>> History().seconds_to(0.5) is None
+        True
+        """
+        found = (record.seconds for record in self.records if record.loss <= loss)
+        return next(found, None)
+
     def waiting_share(self) -> float:
         """The part of the workers' time that they spent waiting."""
         available = self.last.seconds * max(len(self.worker_updates), 1)
@@ -90,6 +103,7 @@ class History:
         self.worker_updates = list(ledger.updates)
         self.groups = [{"until": now, **group} for group in ledger.groups]
         self.refused, self.left, self.joined = ledger.refused, ledger.left, ledger.joined
+        self.links, self.times = list(ledger.links), [list(sums) for sums in ledger.times]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data; the inverse of :meth:`from_dict`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,11 @@ class Ledger:
     reads by workers that were s pieces of work ahead of the slowest, ``updates[k]`` the updates by
     worker k. ``refused`` messages were not finite; ``left`` and ``joined`` count workers that went
     away and came back. ``groups`` are the books of groups of workers, past and present.
+
+    ``links[k]`` are the bytes to and from worker k. ``times[k]`` are running sums over worker k's
+    pieces of work but the first, which may have warmed something up: their number, local steps,
+    seconds of computing, logarithms of seconds of computing a step, squares of those, seconds on
+    the way.
     """
 
     local_steps: int = 0
@@ -43,6 +49,8 @@ class Ledger:
     lead: list[int] = field(default_factory=list)
     updates: list[int] = field(default_factory=list)
     groups: list[dict[str, Any]] = field(default_factory=list)
+    links: list[int] = field(default_factory=list)
+    times: list[list[float]] = field(default_factory=list)
 
     def open_groups(
         self, members: dict[int, list[int]], expected: Sequence[Sequence[float]] | None, now: float
@@ -64,6 +72,39 @@ class Ledger:
         """The books of the present groups, by number."""
         return {group["number"]: group for group in self.groups if "until" not in group}
 
+    def down(self, worker: int, size: int) -> None:
+        """Count a message to a worker."""
+        self.bytes_down += size
+        self._grow(worker)
+        self.links[worker] += size
+
+    def up(self, worker: int, size: int) -> None:
+        """Count a message from a worker."""
+        self.bytes_up += size
+        self._grow(worker)
+        self.links[worker] += size
+
+    def took(self, worker: int, steps: int, computed: float, seconds: float) -> None:
+        """Count what a piece of work took: ``seconds``, ``computed`` of which were computing."""
+        self._grow(worker)
+        sums = self.times[worker]
+        if not sums:
+            sums.extend([0.0] * 6)
+        elif steps > 0 and computed > 0:
+            log = math.log(computed / steps)
+            sums[0] += 1
+            sums[1] += steps
+            sums[2] += computed
+            sums[3] += log
+            sums[4] += log * log
+            sums[5] += max(seconds - computed, 0.0)
+
+    def _grow(self, worker: int) -> None:
+        while len(self.links) <= worker:
+            self.links.append(0)
+        while len(self.times) <= worker:
+            self.times.append([])
+
     @staticmethod
     def count(histogram: list[int], value: int) -> None:
         """Add one to a histogram's bin, which may be a new one."""
@@ -76,32 +117,39 @@ class Trace:
     """What happened at the server, in order: enough to repeat a run to the bit.
 
     Entries are (kind, worker, seconds): a worker read the model and began to work (PULL), its
-    message arrived (PUSH), it went away (LEAVE) or came back (JOIN).
+    message arrived (PUSH), it went away (LEAVE) or came back (JOIN). ``computed`` says how many
+    seconds a PUSH's work was computing, where that is known; nothing depends on it.
     """
 
     def __init__(self) -> None:
         self.kinds = array("B")
         self.workers = array("i")
         self.seconds = array("d")
+        self.computed = array("d")
 
-    def note(self, kind: int, worker: int, seconds: float) -> None:
+    def note(self, kind: int, worker: int, seconds: float, computed: float = 0.0) -> None:
         self.kinds.append(kind)
         self.workers.append(worker)
         self.seconds.append(seconds)
+        self.computed.append(computed)
 
     def snapshot(self) -> dict[str, Array]:
-        """Three arrays of one length."""
+        """Four arrays of one length."""
         return {
             "kinds": np.array(self.kinds, dtype=np.uint8),
             "workers": np.array(self.workers, dtype=np.int32),
             "seconds": np.array(self.seconds, dtype=np.float64),
+            "computed": np.array(self.computed, dtype=np.float64),
         }
 
     def restore(self, saved: dict[str, Any]) -> None:
-        """Go on after another trace's snapshot."""
+        """Go on after another trace's snapshot, which may lack ``computed``."""
         self.kinds = array("B", saved["kinds"].tolist())
         self.workers = array("i", saved["workers"].tolist())
         self.seconds = array("d", saved["seconds"].tolist())
+        computed = np.asarray(saved.get("computed", ()), dtype=np.float64)
+        known = computed.shape == (len(self.seconds),)
+        self.computed = array("d", computed.tolist() if known else [0.0] * len(self.seconds))
 
 
 class Timeline:
@@ -109,6 +157,7 @@ class Timeline:
 
     ``begun`` and ``finished`` are seconds since the start, from sending a piece of work off to
     having its answer; ``computed`` seconds of that were spent on computing, the rest on the way.
+    ``open`` says since when a worker has been at a piece whose answer is not there yet.
     """
 
     def __init__(self) -> None:
@@ -116,8 +165,19 @@ class Timeline:
         self.begun = array("d")
         self.computed = array("d")
         self.finished = array("d")
+        self.open: dict[int, float] = {}
+
+    def begin(self, worker: int, seconds: float) -> None:
+        """A piece of work was sent off."""
+        self.open[worker] = seconds
+
+    def drop(self, worker: int) -> None:
+        """The answer will never come."""
+        self.open.pop(worker, None)
 
     def note(self, worker: int, begun: float, computed: float, finished: float) -> None:
+        """The answer is there."""
+        self.open.pop(worker, None)
         self.workers.append(worker)
         self.begun.append(begun)
         self.computed.append(computed)

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from hemiola.errors import DivergedError, OptionError, TrainingInterrupted
 from hemiola.history import History, Record, record_of
 from hemiola.job import Event, Job, Ledger
 from hemiola.result import Model, Result, make_model
+from hemiola.timeline import save_timeline
 from hemiola.trace import TraceFile
 from hemiola.types import Array, State
 
@@ -61,6 +63,7 @@ class Run:
     checkpoint: Checkpoint | None = None
     keep_best: bool = False
     trace: TraceFile | None = None
+    timeline: Path | None = None
     history: History = field(default_factory=History)
     good: Array = field(default_factory=lambda: np.empty(0))
     best: tuple[float, Array] = (np.inf, np.empty(0))
@@ -83,6 +86,7 @@ class Run:
                 raise
             finally:
                 self._save_trace()
+                self._save_timeline()
         return self._result(stopped)
 
     def _save_trace(self) -> None:
@@ -90,6 +94,15 @@ class Run:
             last = make_model(self.good, self.job.objective, self.data)
             updates = self.history.last.updates
             self.trace.save(self.job, self.data, self.settings, updates, last.sha256)
+
+    def _save_timeline(self) -> None:
+        if self.timeline is not None and self.job.timeline is not None:
+            name = self.settings["engine"]["name"]
+            save_timeline(
+                self.timeline, self.job.timeline, self.job.workers, self.history.last.seconds,
+                title=f"{self.job.algorithm.name}, {self.job.workers:,} workers, engine {name}",
+                time_label="seconds (virtual)" if name == "simulator" else "seconds",
+            )  # fmt: skip
 
     def _begin(self, resume: bool) -> State | None:
         """Load the checkpoint, or evaluate the starting point."""

@@ -10,6 +10,7 @@ A trace file is one NPZ (see :mod:`hemiola.storage`) of version ``hemiola-trace-
 ``kinds``      (m,) uint8: 0 a worker read the model and began, 1 its message arrived,
                2 it went away, 3 it came back
 ``workers``    (m,) int32;  ``seconds`` (m,) float64: who, and when
+``computed``   (m,) float64: seconds that an arrived piece was computed; files without it are fine
 
 Which samples a worker draws is not stored: a batch is a function of seed, worker and step. Loading
 builds only this library's components and runs no code from the file.

@@ -22,7 +22,7 @@ from hemiola.describe import describe
 from hemiola.engines import engine_class
 from hemiola.errors import CheckpointError, DataError, OptionError
 from hemiola.grouping import Groups, Measured
-from hemiola.job import Job, Trace
+from hemiola.job import Job, Timeline, Trace
 from hemiola.learning_rate import with_learning_rate
 from hemiola.measure import measured_groups
 from hemiola.objectives import LinearObjective
@@ -30,6 +30,7 @@ from hemiola.partition import Online, Shards
 from hemiola.result import Result
 from hemiola.rng import stream
 from hemiola.run import Plan, Run
+from hemiola.timeline import check_timeline
 from hemiola.trace import TraceFile
 from hemiola.types import Array
 
@@ -53,6 +54,7 @@ def fit(
     keep_best: bool = False,
     w0: Array | None = None,
     trace: str | Path | TraceFile | None = None,
+    timeline: str | Path | None = None,
 ) -> Result:
     """Train a model.
 
@@ -73,7 +75,9 @@ def fit(
     ``w0``          start from these weights (d,), unless a checkpoint is resumed; the objective's
                     own starting point if None;
     ``trace``       a file to record the order of events in, for :func:`hemiola.replay.replay`;
-                    asynchronous algorithms on a finite data set only.
+                    asynchronous algorithms on a finite data set only;
+    ``timeline``    a file to draw in who did what when (.png, .svg, .pdf), or to write it to for
+                    Perfetto (.json); of a resumed run, since it was resumed.
 
     Raises :class:`~hemiola.errors.HemiolaError`: :class:`DataError` and :class:`OptionError` for
     input that makes no sense, :class:`DivergedError` with the last good weights when the loss
@@ -86,6 +90,8 @@ def fit(
     """
     _check_counts(workers=workers, rounds=rounds, eval_every=eval_every)
     _check_seed(seed)
+    if timeline is not None:
+        check_timeline(timeline)
     data = make_dataset(*data) if isinstance(data, tuple) else data
     if isinstance(data, Dataset) and "squared" in (objective, getattr(objective, "loss", "")):
         data = as_regression(data)
@@ -108,7 +114,8 @@ def fit(
         with threadpool_limits(1, user_api="blas"):  # the estimate's sums, too, have one order
             algorithm = with_learning_rate(algorithm, objective, sample, source, workers)
         record = None if trace is None else Trace()
-        return Job(algorithm, objective, source, workers, seed, start, record)
+        spans = None if timeline is None else Timeline()
+        return Job(algorithm, objective, source, workers, seed, start, record, spans)
 
     if isinstance(algorithm.communicate, Grouped) and algorithm.communicate.groups is None:
         saved = Path(checkpoint) if resume and checkpoint is not None else None
@@ -131,7 +138,10 @@ def fit(
             "only asynchronous runs on a finite data set are traced: the outcome of "
             "all others is given by their settings."
         )
-    run = Run(job, engine, sample, eval_data, settings, list(callbacks), place, keep_best, file)
+    run = Run(
+        job, engine, sample, eval_data, settings, list(callbacks), place, keep_best, file,
+        None if timeline is None else Path(timeline),
+    )  # fmt: skip
     return run.train(_plan(algorithm, workers, rounds, eval_every), resume)
 
 

@@ -14,7 +14,7 @@ from hemiola.communicate import Asynchronous, Grouped, Synchronous
 from hemiola.engines import engine_class
 from hemiola.engines.replay import Replay
 from hemiola.engines.serial import Serial
-from hemiola.engines.simulator import Constant, LogNormal, Simulator
+from hemiola.engines.simulator import Constant, Factors, LogNormal, Simulator
 from hemiola.grouping import ByKMeans, ByRatio, expected_maximum, forecast
 from hemiola.job import Trace
 from hemiola.objectives import logistic
@@ -195,7 +195,9 @@ def test_the_time_model_is_within_5_percent_of_the_simulator(two_classes, run, s
     factors = np.exp(rng.normal(0, 1.0, workers)).tolist()
     spread = float(rng.choice([0.0, 0.1, 0.5]))
     engine = Simulator(
-        LogNormal(1e-3, spread), latency=float(rng.uniform(0, 1e-3)), factors=factors
+        LogNormal(1e-3, spread),
+        latency=float(rng.uniform(0, 1e-3)),
+        speed=Factors(tuple(factors)),
     )
     samples = [
         np.column_stack([

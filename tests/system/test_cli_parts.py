@@ -21,7 +21,7 @@ from hemiola.errors import OptionError, UnsupportedError
 from hemiola.history import History
 from hemiola.result import Result
 
-COMMANDS = ["train", "compare", "algorithms", "engines", "data", "predict"]
+COMMANDS = ["train", "compare", "simulate", "algorithms", "engines", "data", "predict"]
 FAST = ["--rounds", "4", "--workers", "2"]
 SSGD = ["--algorithm", "ssgd"]
 

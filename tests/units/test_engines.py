@@ -201,7 +201,7 @@ def test_a_resumed_clock_and_ledger_go_on(go, engine, discipline):
 @pytest.mark.parametrize("engine", ENGINES, ids=lambda e: e.name)
 def test_a_snapshot_holds_all_that_a_run_consists_of(go, engine):
     everything = {"step", "clock", "server", "ledger", "read", "local_steps", "ticks", "away",
-                  "workers", "pending", "trace", "begun"}  # fmt: skip
+                  "workers", "pending", "trace", "begun", "executor"}  # fmt: skip
     _, result = go(Synchronous(), engine)
     assert result.snapshot.keys() == everything
     assert (result.snapshot["pending"], result.snapshot["ticks"]) == ([], [5, 5, 5])

@@ -82,30 +82,15 @@ def hemiola(
     )
 )
 @_plain_errors
+@flags.with_setup()
 def train(
-    data: flags.Data,
+    given: flags.Given,
     algorithm: Annotated[str, Option(help="Its name; see `hemiola algorithms`.")],
-    engine: flags.Engine = "serial",
-    workers: flags.Workers = 4,
-    rounds: flags.Rounds = None,
-    epochs: flags.Epochs = None,
     seed: flags.Seed = 0,
-    objective: flags.Objective = "auto",
-    l2: flags.L2 = None,
-    test_size: flags.TestSize = 0.2,
-    split_seed: flags.SplitSeed = 0,
-    test_data: flags.TestData = None,
-    label: flags.Label = None,
-    standardize: flags.Standardize = True,
-    eval_every: flags.EvalEvery = None,
     checkpoint: Annotated[
         Path | None, Option(help="Directory to keep the run's state in, for --resume.")
     ] = None,
     resume: Annotated[bool, Option("--resume", help="Continue from the checkpoint.")] = False,
-    keep_best: flags.KeepBest = False,
-    target_loss: flags.TargetLoss = None,
-    time_limit: flags.TimeLimit = None,
-    patience: flags.Patience = None,
     json: flags.Json = None,
     log: Annotated[Path | None, Option(help="Write one JSON line an evaluation.")] = None,
     plot: flags.Plot = None,
@@ -114,11 +99,9 @@ def train(
         Path | None,
         Option(help="Asynchronous runs: record the order of events, for `hemiola replay`."),
     ] = None,
-    staleness_plot: Annotated[
-        Path | None, Option(help="Draw staleness, and loss against updates and time, to a file.")
-    ] = None,
+    timeline: flags.Timeline = None,
+    staleness_plot: flags.StalenessPlot = None,
     option: flags.AlgorithmOptions = None,
-    engine_option: flags.EngineOptions = None,
 ) -> None:
     """Train a model with one algorithm.
 
@@ -128,16 +111,11 @@ def train(
     from hemiola.cli.train import Run
     from hemiola.cli.train import train as run_train
 
-    setup = Setup(
-        data, engine, workers, rounds, epochs, objective, l2, test_size, split_seed, test_data,
-        label, standardize, eval_every, keep_best, target_loss, time_limit, patience,
-        engine_option or (),
-    )  # fmt: skip
     run = Run(
-        algorithm, option or (), seed, checkpoint, resume, json, log, plot, save, trace,
+        algorithm, option or (), seed, checkpoint, resume, json, log, plot, save, trace, timeline,
         staleness_plot,
     )  # fmt: skip
-    run_train(setup, run)
+    run_train(Setup(**given), run)
 
 
 @app.command(
@@ -148,34 +126,16 @@ def train(
     )
 )
 @_plain_errors
+@flags.with_setup()
 def compare(
-    data: flags.Data,
+    given: flags.Given,
     algorithms: Annotated[str, Option(help="Names, separated by commas.")],
     seeds: Annotated[int, Option(help="Runs of each algorithm, with seeds from --seed on.")] = 1,
-    engine: flags.Engine = "serial",
-    workers: flags.Workers = 4,
-    rounds: flags.Rounds = None,
-    epochs: flags.Epochs = None,
     seed: flags.Seed = 0,
-    objective: flags.Objective = "auto",
-    l2: flags.L2 = None,
-    test_size: flags.TestSize = 0.2,
-    split_seed: flags.SplitSeed = 0,
-    test_data: flags.TestData = None,
-    label: flags.Label = None,
-    standardize: flags.Standardize = True,
-    eval_every: flags.EvalEvery = None,
-    keep_best: flags.KeepBest = False,
-    target_loss: flags.TargetLoss = None,
-    time_limit: flags.TimeLimit = None,
-    patience: flags.Patience = None,
     json: flags.Json = None,
     plot: flags.Plot = None,
-    staleness_plot: Annotated[
-        Path | None, Option(help="Draw staleness, and loss against updates and time, to a file.")
-    ] = None,
+    staleness_plot: flags.StalenessPlot = None,
     option: flags.AlgorithmOptions = None,
-    engine_option: flags.EngineOptions = None,
 ) -> None:
     """Train with several algorithms and show who is better, and at what cost.
 
@@ -187,16 +147,66 @@ def compare(
     from hemiola.cli.compare import compare as run_compare
     from hemiola.cli.setup import Setup
 
-    setup = Setup(
-        data, engine, workers, rounds, epochs, objective, l2, test_size, split_seed, test_data,
-        label, standardize, eval_every, keep_best, target_loss, time_limit, patience,
-        engine_option or (),
-    )  # fmt: skip
     names = [name.strip() for name in algorithms.split(",") if name.strip()]
     wanted = Comparison(
         names, option or (), range(seed, seed + seeds), json, plot, staleness_plot
     )  # fmt: skip
-    run_compare(setup, wanted)
+    run_compare(Setup(**given), wanted)
+
+
+@app.command(
+    epilog=_examples(
+        "hemiola simulate digits --algorithm asgd --workers 1000 -e compute=lognormal",
+        "hemiola simulate wine --algorithm ssp -e network=tiers -e network.rack=2 -o s=1",
+        "hemiola simulate digits --sweep algorithm=ssgd,asgd --sweep workers=4,16,64 "
+        "--target-loss 0.4",
+        "hemiola simulate digits --algorithm ssgd --calibrate run.json --sweep workers=4,64",
+    )
+)
+@_plain_errors
+@flags.with_setup(engine="simulator")
+def simulate(
+    given: flags.Given,
+    algorithm: Annotated[
+        str | None, Option(help="Its name; not needed with --sweep algorithm=...")
+    ] = None,
+    workers: Annotated[
+        int | None,
+        Option(help="Number of workers, K.", show_default="4, or those of --calibrate"),
+    ] = None,
+    sweep: Annotated[
+        list[str] | None,
+        Option(
+            metavar="KEY=A,B,C",
+            help="Simulate with each value: of workers, algorithm, seed, or an option of the "
+            "algorithm or of the cluster. Repeatable: all combinations.",
+        ),
+    ] = None,
+    calibrate: Annotated[
+        Path | None,
+        Option(help="Take the times of computing and messages from a run's --json file."),
+    ] = None,
+    jobs: Annotated[
+        int | None, Option(help="Simulations at the same time; as many as processors.")
+    ] = None,
+    seed: flags.Seed = 0,
+    json: flags.Json = None,
+    timeline: flags.Timeline = None,
+    option: flags.AlgorithmOptions = None,
+) -> None:
+    """Predict what a cluster would do: time to a loss, idle time, traffic and staleness.
+
+    -e describes the cluster: compute, speed, slow_share, slow_factor, latency, bandwidth, network,
+    server_bandwidth; see `hemiola engines`.
+    """
+    from hemiola.cli.setup import Setup
+    from hemiola.cli.simulate import Simulation
+    from hemiola.cli.simulate import simulate as run_simulate
+
+    wanted = Simulation(
+        algorithm, workers, option or (), seed, sweep or (), calibrate, jobs, json, timeline
+    )
+    run_simulate(Setup(**given, workers=0), wanted)
 
 
 @app.command(
@@ -212,11 +222,12 @@ def replay(
     until: Annotated[int | None, Option(help="Stop after this many updates.")] = None,
     json: flags.Json = None,
     save: Annotated[Path | None, Option(help="Write the model at that point.")] = None,
+    timeline: flags.Timeline = None,
 ) -> None:
     """Repeat an asynchronous run in its recorded order, to the same bits."""
     from hemiola.cli.replay import replay as run_replay
 
-    run_replay(trace, until, json, save)
+    run_replay(trace, until, json, save, timeline)
 
 
 @app.command(

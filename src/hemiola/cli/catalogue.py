@@ -60,6 +60,8 @@ def type_text(annotation: Any) -> str:
     if origin is Annotated:
         bounds = [text for item in inside[1:] for text in _bounds(item)]
         return " ".join([type_text(inside[0]), " and ".join(bounds)]).strip()
+    if origin is tuple:
+        return "numbers"
     if origin in (Union, types.UnionType):
         return ", ".join(type_text(item) for item in inside if get_origin(item) is not tuple)
     if origin is Literal:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Argument, Option
 
 Data = Annotated[str, Argument(help="A built-in data set (see `hemiola data`) or a file.")]
-Engine = Annotated[str, Option(help="serial, threads or simulator; see `hemiola engines`.")]
+Engine = Annotated[
+    str, Option(help="serial, threads, processes or simulator; see `hemiola engines`.")
+]
 Workers = Annotated[int, Option(help="Number of workers, K.")]
 Rounds = Annotated[
     int | None,
@@ -72,3 +77,64 @@ Json = Annotated[
 Plot = Annotated[
     Path | None, Option(help="Draw accuracy and loss to this .png, .svg or .pdf file.")
 ]
+Timeline = Annotated[
+    Path | None,
+    Option(help="Who did what when: .png, .svg, .pdf draw it, .json is a trace for Perfetto."),
+]
+StalenessPlot = Annotated[
+    Path | None, Option(help="Draw staleness, and loss against updates and time, to a file.")
+]
+
+
+def _common(
+    data: Data,
+    engine: Engine = "serial",
+    workers: Workers = 4,
+    rounds: Rounds = None,
+    epochs: Epochs = None,
+    objective: Objective = "auto",
+    l2: L2 = None,
+    test_size: TestSize = 0.2,
+    split_seed: SplitSeed = 0,
+    test_data: TestData = None,
+    label: Label = None,
+    standardize: Standardize = True,
+    eval_every: EvalEvery = None,
+    keep_best: KeepBest = False,
+    target_loss: TargetLoss = None,
+    time_limit: TimeLimit = None,
+    patience: Patience = None,
+    engine_options: EngineOptions = None,
+) -> None:
+    """What all commands that train take: the fields of :class:`hemiola.cli.setup.Setup`."""
+
+
+Given = dict[str, Any]
+Command = Callable[..., None]
+
+
+def with_setup(**fixed: Any) -> Callable[[Command], Command]:
+    """Let a command take the common options; it gets them together, as its argument ``given``.
+
+    Those that are ``fixed`` are not offered; those that the command declares itself are its own.
+    """
+
+    def decorate(command: Command) -> Command:
+        own = inspect.signature(command, eval_str=True).parameters
+        common = inspect.signature(_common, eval_str=True).parameters
+        offered = [p for name, p in common.items() if name not in own and name not in fixed]
+        taken = {p.name for p in offered}
+
+        @functools.wraps(command)
+        def wrapped(**options: Any) -> None:
+            given = {**fixed, **{name: options.pop(name) for name in taken}}
+            command(given, **options)
+
+        both = [*offered, *(p for name, p in own.items() if name != "given")]
+        shown = sorted(both, key=lambda p: p.default is not p.empty)  # what is required comes first
+        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in shown]
+        wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
+        return wrapped
+
+    return decorate

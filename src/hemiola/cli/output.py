@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hemiola import __version__
+from hemiola.calibration import Timing
 from hemiola.describe import describe
 from hemiola.errors import DataError
 from hemiola.history import History, Record
@@ -97,7 +98,8 @@ def document(result: Result, data: dict[str, Any], best: bool = False) -> dict[s
         "hemiola": __version__,
         **result.settings,
         "data": data,
-        "history": history.to_dict(),
+        "history": {k: v for k, v in history.to_dict().items() if k != "times"},
+        "timing": vars(Timing.of(history, result.settings["engine"]["name"])),
         "final": {
             "loss": model.loss,
             "eval_loss": model.eval_loss,

@@ -14,7 +14,17 @@ from hemiola.contracts import Engine
 from hemiola.data import Standardizer, load, split
 from hemiola.dataset import Dataset
 from hemiola.engines import engine_class
-from hemiola.engines.simulator import Constant, LogNormal, Stragglers, Uniform
+from hemiola.engines.simulator import (
+    Constant,
+    Equal,
+    Factors,
+    Flat,
+    LogNormal,
+    LogNormalSpeed,
+    Stragglers,
+    Tiers,
+    Uniform,
+)
 from hemiola.errors import CheckpointError, DataError, OptionError, nearest
 from hemiola.objectives import LinearObjective
 from hemiola.options import Choices, arguments, parse_options, unknown_option
@@ -28,7 +38,9 @@ ENGINE_CHOICES: Choices = {
         "uniform": Uniform,
         "lognormal": LogNormal,
         "stragglers": Stragglers,
-    }
+    },
+    "speed": {"equal": Equal, "lognormal": LogNormalSpeed, "factors": Factors},
+    "network": {"flat": Flat, "tiers": Tiers},
 }
 
 
@@ -53,7 +65,7 @@ class Setup:
     target_loss: float | None
     time_limit: float | None
     patience: int | None
-    engine_options: Sequence[str]
+    engine_options: Sequence[str] | None
 
     def origin(self) -> dict[str, Any]:
         """What says which data a run is on: enough for :func:`prepare`."""
@@ -171,7 +183,7 @@ def with_classes(data: Dataset, classes: Any) -> Dataset:
     return replace(data, y=np.searchsorted(classes, data.classes)[data.y], classes=classes)
 
 
-def build_engine(name: str, options: Iterable[str]) -> Engine:
+def build_engine(name: str, options: Iterable[str] | None) -> Engine:
     """An engine by name, with its ``-e key=value`` options.
 
     >>> build_engine("simulator", ["compute=lognormal", "compute.sigma=0.7"]).compute
@@ -180,7 +192,7 @@ def build_engine(name: str, options: Iterable[str]) -> Engine:
     made: Any = engine_class(name)
     engine = made()
     defaults = {field.name: getattr(engine, field.name) for field in fields(engine)}
-    given = parse_options(options)
+    given = parse_options(options or ())
     for path in given:
         if path.split(".")[0] not in defaults:
             if not defaults:

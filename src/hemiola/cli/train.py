@@ -19,6 +19,7 @@ from hemiola.contracts import Engine
 from hemiola.errors import DivergedError, OptionError, TrainingInterrupted
 from hemiola.plots import check_extension, plot_asynchrony, plot_histories
 from hemiola.result import Result
+from hemiola.timeline import check_timeline
 from hemiola.trace import TraceFile
 from hemiola.training import fit
 
@@ -37,6 +38,7 @@ class Run:
     plot: Path | None
     save: Path | None
     trace: Path | None
+    timeline: Path | None
     staleness_plot: Path | None
 
     def check(self) -> None:
@@ -44,10 +46,12 @@ class Run:
         for picture in (self.plot, self.staleness_plot):
             if picture is not None:
                 check_extension(picture)
+        if self.timeline is not None:
+            check_timeline(self.timeline)
         if self.resume and self.checkpoint is None:
             raise OptionError("--resume needs the directory to resume from: add --checkpoint DIR.")
-        files = (self.json, self.log, self.plot, self.save, self.trace, self.staleness_plot)
-        output.check_places(files, (self.checkpoint,))
+        files = (self.json, self.log, self.plot, self.save, self.trace, self.timeline)
+        output.check_places((*files, self.staleness_plot), (self.checkpoint,))
 
 
 def train(setup: Setup, run: Run) -> None:
@@ -92,6 +96,7 @@ def _fit(
         resume=run.resume,
         keep_best=setup.keep_best,
         trace=None if run.trace is None else TraceFile(run.trace, setup.origin()),
+        timeline=run.timeline,
     )
 
 
@@ -138,5 +143,6 @@ def _report(result: Result, setup: Setup, run: Run, prepared: Prepared) -> None:
     if by_group is not None:
         console.print(by_group)
     places = {"figure": run.plot, "model": run.save, "JSON": run.json, "log": run.log}
-    places |= {"trace": run.trace, "figure of staleness": run.staleness_plot}
+    places |= {"trace": run.trace, "timeline": run.timeline}
+    places |= {"figure of staleness": run.staleness_plot}
     output.name_places(console, places)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -85,6 +85,17 @@ class Executor(Protocol):
         ...
 
     def resume(self) -> None: ...
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """An executor that must keep more than work, states and the clock to go on exactly."""
+
+    def memory(self) -> dict[str, float]: ...
+
+    def recall(self, memory: dict[str, float]) -> None:
+        """Continue from another executor's ``memory()``."""
+        ...
 
 
 def drive(job: Job, executor: Executor, resume: State | None) -> Iterator[Event]:
@@ -162,14 +173,18 @@ class Server:
             if state is not None:
                 self.executor.set_state(worker, state)
         self.executor.restore([as_arrival(plain) for plain in saved["pending"]], saved["clock"])
+        if isinstance(self.executor, Remembering) and saved["executor"]:
+            self.executor.recall(saved["executor"])
 
     def snapshot(self) -> dict[str, Any]:
         """Everything that a resumed run needs."""
         pending = [arrival._asdict() for arrival in self.executor.pending()]
+        executor = self.executor
+        memory = executor.memory() if isinstance(executor, Remembering) else {}
         return copy_state({
             "step": self.step, "clock": self.executor.now(), "server": self.state,
             "ledger": vars(self.ledger), "read": self.read, "local_steps": self.local_steps,
-            "begun": self.begun,
+            "begun": self.begun, "executor": memory,
             "ticks": self.ticks.values, "away": sorted(self.ticks.away),
             "workers": self.executor.states(), "pending": pending,
             "trace": None if self.job.trace is None else self.job.trace.snapshot(),
@@ -188,7 +203,7 @@ class Server:
         for worker in workers:
             self.read[worker] = self.step
         self.ledger.messages += 1
-        self.ledger.bytes_down += nbytes(down)
+        self.ledger.down(number, nbytes(down))
         return down
 
     def dispatch(self, worker: int, down: Message) -> None:
@@ -196,18 +211,21 @@ class Server:
         self._note(PULL, worker)
         self.ledger.count(self.ledger.lead, self.ticks.lead(worker))
         self.begun[worker] = self.executor.now()
+        if self.job.timeline is not None:
+            self.job.timeline.begin(worker, self.begun[worker])
         self.executor.start(down, self.job.task(worker, self.ticks[worker]))
 
     def receive(self, arrival: Arrival, inside: bool = False) -> None:
         """Count a piece of work; its message stays ``inside`` a group or comes to the server."""
         worker = arrival.worker
-        self._note(PUSH, worker)
+        self._note(PUSH, worker, arrival.computed)
+        begun, finished = self.begun[worker], arrival.finished
         if self.job.timeline is not None:
-            begun, finished = self.begun[worker], arrival.finished
             self.job.timeline.note(worker, begun, arrival.computed, finished)
+        self.ledger.took(worker, arrival.steps, arrival.computed, finished - begun)
         if not inside:
             self.ledger.messages += 1
-            self.ledger.bytes_up += nbytes(arrival.up)
+            self.ledger.up(worker, nbytes(arrival.up))
         self.ledger.local_steps += arrival.steps
         self.local_steps[worker] += arrival.steps
         self.ticks.advance(worker)
@@ -248,6 +266,8 @@ class Server:
         if not change.joined:
             self.ticks.leave(worker)
             self.ledger.left += 1
+            if self.job.timeline is not None:
+                self.job.timeline.drop(worker)
             if not self.ticks.present:
                 raise WorkersLostError("all workers are gone; the run cannot go on.")
             self.complete()
@@ -263,9 +283,9 @@ class Server:
         clock = self.executor.now()
         return Event(self.step, clock, workers, staleness, self.state, self.ledger, snapshot)
 
-    def _note(self, kind: int, worker: int) -> None:
+    def _note(self, kind: int, worker: int, computed: float = 0.0) -> None:
         if self.job.trace is not None:
-            self.job.trace.note(kind, worker, self.executor.now())
+            self.job.trace.note(kind, worker, self.executor.now(), computed)
 
 
 def _is_finite(array: Array) -> bool:
@@ -388,6 +408,7 @@ class _Gate:
         self._server = server
         self._max_lead = discipline.max_lead
         self.parked: dict[int, float] = {}
+        self._looked: tuple[int, ...] = ()
 
     def start(self, worker: int, finished: float) -> None:
         """Let a worker go on that has been idle since ``finished``, or park it."""
@@ -399,7 +420,15 @@ class _Gate:
         self._server.send(worker)
 
     def release(self) -> None:
-        """Let those go on that need not wait any longer, in rank order."""
+        """Let those go on that need not wait any longer, in rank order.
+
+        Nobody can, as long as the slowest is where it was and the same workers are there.
+        """
+        ledger = self._server.ledger
+        now = (self._server.ticks.lowest, ledger.left, ledger.joined)
+        if now == self._looked:
+            return
+        self._looked = now
         for worker in sorted(self.parked):
             if worker in self._server.ticks.away:
                 del self.parked[worker]

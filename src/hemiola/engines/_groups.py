@@ -228,7 +228,7 @@ class GroupLoop:
         there = sorted(arrival.worker for arrival in done.arrivals)
         up, weight = self._message(done)
         server.ledger.messages += 1
-        server.ledger.bytes_up += nbytes(up)
+        server.ledger.up(done.number, nbytes(up))
         tick = server.ticks[there[0]] - 1
         staleness = server.step - done.read
         server.push(up, Info(server.step, there, weight, staleness, len(self._members), tick,

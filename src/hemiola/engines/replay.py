@@ -38,26 +38,32 @@ class Replay:
         return _asynchronous(job, executor, tape)
 
 
+Entry = tuple[int, int, float, float]
+"""Kind, worker, seconds since the start, seconds of computing."""
+
+
 class _Tape:
     """The entries of a trace, one after another."""
 
     def __init__(self, trace: Trace, workers: int) -> None:
-        self._entries = list(zip(trace.kinds, trace.workers, trace.seconds, strict=True))
+        columns = (trace.kinds, trace.workers, trace.seconds, trace.computed)
+        self._entries = list(zip(*columns, strict=True))
         self._workers = workers
         self._at = 0
 
-    def __iter__(self) -> Iterator[tuple[int, int, float]]:
+    def __iter__(self) -> Iterator[Entry]:
         while self._at < len(self._entries):
             yield self._take()
 
-    def _take(self) -> tuple[int, int, float]:
-        kind, worker, seconds = self._entries[self._at]
+    def _take(self) -> Entry:
+        entry = self._entries[self._at]
+        worker = entry[1]
         if not 0 <= worker < self._workers:
             raise CheckpointError(
                 f"the trace names worker {worker}, but there are {self._workers}."
             )
         self._at += 1
-        return kind, worker, seconds
+        return entry
 
     def groups(self) -> Groups | None:
         """The new groups, if the trace has them here."""
@@ -70,12 +76,12 @@ class _Tape:
 
 def _asynchronous(job: Job, executor: _Executor, tape: _Tape) -> Iterator[Event]:
     server = Server(job, executor, None)
-    for kind, worker, seconds in tape:
+    for kind, worker, seconds, computed in tape:
         executor.clock = seconds
         if kind == PULL:
             server.send(worker)
         elif kind == PUSH:
-            staleness = apply(server, executor.take(worker))
+            staleness = apply(server, executor.take(worker, computed))
             if staleness is not None:
                 yield server.event((worker,), staleness, server.snapshot)
         else:
@@ -90,11 +96,11 @@ def _grouped(job: Job, executor: _Executor, tape: _Tape) -> Iterator[Event]:
     if first is not None and first != loop.groups:
         raise CheckpointError("the trace begins with other groups than its settings.")
     loop.begin()
-    for kind, worker, seconds in tape:
+    for kind, worker, seconds, computed in tape:
         executor.clock = seconds
         event = None
         if kind == PUSH:
-            event = loop.take(executor.take(worker))
+            event = loop.take(executor.take(worker, computed))
         elif kind != PULL:
             executor.done.pop(worker, None)
             event = loop.take(Change(worker, kind == JOIN))
@@ -114,10 +120,10 @@ class _Executor:
         up, steps, _ = self._workers.work(down, task)
         self.done[task.worker] = Arrival(task.worker, up, steps, self.clock, 0.0)
 
-    def take(self, worker: int) -> Arrival:
+    def take(self, worker: int, computed: float) -> Arrival:
         if worker not in self.done:
             raise CheckpointError(f"the trace has worker {worker} answer before it was asked.")
-        return self.done.pop(worker)
+        return self.done.pop(worker)._replace(finished=self.clock, computed=computed)
 
     def next(self) -> Arrival:
         raise AssertionError("the trace says what is next")

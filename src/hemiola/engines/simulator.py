@@ -4,8 +4,11 @@ An event heap orders what the workers hand in; ties go to the lower rank. A piec
 
     2 latency + (bytes down + bytes up) / bandwidth + compute time of its local steps
 
-and the server takes none. A worker computes on the message that it read, wherever the server is by
-then: gradients are as stale as they would be on a cluster of that timing.
+with the latency and the bandwidth of the worker's link to the server. Where the server's own link
+is limited, a message down also takes bytes / server_bandwidth before it leaves, and a message up
+after it arrived; each direction carries one message at a time, in order. The server itself takes no
+time. A worker computes on the message that it read, wherever the server is by then: gradients are
+as stale as they would be on a cluster of that timing.
 """
 
 from __future__ import annotations
@@ -14,126 +17,133 @@ import math
 from collections.abc import Iterator
 from dataclasses import field
 from heapq import heapify, heappop, heappush
-from typing import Annotated, ClassVar, Protocol, runtime_checkable
+from typing import Annotated, ClassVar
 
-import numpy as np
 from annotated_types import Ge, Gt, Interval
 from pydantic import AllowInfNan
 
 from hemiola.algorithm import Task
 from hemiola.communicate import Asynchronous, Grouped, Synchronous
 from hemiola.component import component
+from hemiola.engines._compute import (
+    ComputeTime,
+    Constant,
+    Equal,
+    Factors,
+    LogNormal,
+    LogNormalSpeed,
+    PerWorker,
+    Speed,
+    Stragglers,
+    Uniform,
+)
 from hemiola.engines._drive import Arrival, Workers, drive
+from hemiola.engines._network import Flat, Link, Links, Network, Tiers
 from hemiola.errors import OptionError
 from hemiola.job import Event, Job
 from hemiola.rng import stream
 from hemiola.types import Message, State, nbytes
 
-
-@runtime_checkable
-class ComputeTime(Protocol):
-    """How long local steps take."""
-
-    def seconds(self, rng: np.random.Generator, steps: int) -> float:
-        """A draw of the time of ``steps`` steps of one worker."""
-        ...
-
-
-@component
-class Constant:
-    """Every step takes ``mean`` seconds."""
-
-    mean: Annotated[float, Gt(0)] = 1e-3
-
-    def seconds(self, rng: np.random.Generator, steps: int) -> float:
-        return self.mean * steps
-
-
-@component
-class Uniform:
-    """Every step takes between ``low`` and ``high`` seconds."""
-
-    low: Annotated[float, Ge(0)] = 5e-4
-    high: Annotated[float, Gt(0)] = 1.5e-3
-
-    def __post_init__(self) -> None:
-        if self.low > self.high:
-            raise OptionError(f"Uniform: low = {self.low} is above high = {self.high}.")
-
-    def seconds(self, rng: np.random.Generator, steps: int) -> float:
-        return float(rng.uniform(self.low, self.high, steps).sum())
-
-
-@component
-class LogNormal:
-    """Every step takes a log-normal time of this ``mean``; ``sigma`` is the sd of its logarithm."""
-
-    mean: Annotated[float, Gt(0)] = 1e-3
-    sigma: Annotated[float, Ge(0)] = 0.5
-
-    def seconds(self, rng: np.random.Generator, steps: int) -> float:
-        mu = math.log(self.mean) - self.sigma**2 / 2
-        return float(rng.lognormal(mu, self.sigma, steps).sum())
-
-
-@component
-class Stragglers:
-    """A mixture: a step takes ``mean`` seconds, or with ``probability`` ``slowdown`` times that."""
-
-    mean: Annotated[float, Gt(0)] = 1e-3
-    probability: Annotated[float, Interval(ge=0, le=1)] = 0.1
-    slowdown: Annotated[float, Ge(1)] = 5.0
-
-    def seconds(self, rng: np.random.Generator, steps: int) -> float:
-        slow = rng.binomial(steps, self.probability)
-        return self.mean * (steps + (self.slowdown - 1) * float(slow))
+__all__ = [
+    "ComputeTime", "Constant", "Equal", "Factors", "Flat", "Link", "Links", "LogNormal",
+    "LogNormalSpeed", "Network", "PerWorker", "Simulator", "Speed", "Stragglers", "Tiers",
+    "Uniform",
+]  # fmt: skip
 
 
 @component
 class Simulator:
     """Virtual time. ``compute`` is the time of a local step, ``latency`` in seconds a message,
     ``bandwidth`` in bytes a second and worker. The first ``slow_share`` of the workers compute
-    ``slow_factor`` times slower than the others."""
+    ``slow_factor`` times slower than the others; ``speed`` draws a factor for every worker once.
+    ``network`` replaces latency and bandwidth where links differ, and ``server_bandwidth`` limits
+    all messages together, in each direction."""
 
     name: ClassVar[str] = "simulator"
     supports: ClassVar[frozenset[type]] = frozenset({Synchronous, Asynchronous, Grouped})
 
-    compute: ComputeTime = field(default_factory=Constant)
+    compute: ComputeTime | PerWorker = field(default_factory=Constant)
     latency: Annotated[float, Ge(0)] = 0.0
     bandwidth: Annotated[float, Gt(0), AllowInfNan(True)] = math.inf
     slow_share: Annotated[float, Interval(ge=0, le=1)] = 0.0
     slow_factor: Annotated[float, Ge(1)] = 1.0
+    speed: Speed = field(default_factory=Equal)
+    network: Network | None = None
+    server_bandwidth: Annotated[float, Gt(0), AllowInfNan(True)] = math.inf
+
+    def __post_init__(self) -> None:
+        if self.network is not None and (self.latency or math.isfinite(self.bandwidth)):
+            raise OptionError(
+                "Simulator: latency and bandwidth are those of the network; give them to the "
+                "network instead, for example network.latency."
+            )
 
     def run(self, job: Job, resume: State | None = None) -> Iterator[Event]:
         return drive(job, _Executor(job, self), resume)
 
-    def duration(self, job: Job, task: Task, payload: int, steps: int) -> tuple[float, float]:
-        """Virtual seconds (from sending a message down to having its answer, of computing)."""
-        rng = stream(job.seed, "compute", task.worker, task.step)
-        slow = task.worker < round(self.slow_share * job.workers)
-        compute = self.compute.seconds(rng, steps) * (self.slow_factor if slow else 1.0)
-        return 2 * self.latency + payload / self.bandwidth + compute, compute
+    def wires(self) -> Network:
+        """The network, given or flat.
+
+        >>> Simulator(latency=0.5).wires()
+        Flat(latency=0.5, bandwidth=inf)
+        """
+        return self.network or Flat(self.latency, self.bandwidth)
+
+    def factors(self, workers: int, seed: int) -> list[float]:
+        """How much longer each worker computes than ``compute`` says.
+
+        >>> Simulator(slow_share=0.5, slow_factor=3, speed=Factors((1, 2))).factors(4, 0)
+        [3.0, 6.0, 1.0, 2.0]
+        """
+        slow = round(self.slow_share * workers)
+        return [
+            self.speed.factor(stream(seed, "speed", k), k) * (self.slow_factor if k < slow else 1.0)
+            for k in range(workers)
+        ]
+
+
+class _Cluster:
+    """What is drawn once: every worker's distribution of compute time, speed and link."""
+
+    def __init__(self, job: Job, model: Simulator) -> None:
+        network, compute = model.wires(), model.compute
+        self._seed = job.seed
+        self._factors = model.factors(job.workers, job.seed)
+        self._links = [network.link(k) for k in range(job.workers)]
+        self._computes: list[ComputeTime] = [
+            compute.of(k) if isinstance(compute, PerWorker) else compute for k in range(job.workers)
+        ]
+
+    def duration(self, task: Task, payload: int, steps: int) -> tuple[float, float]:
+        """Virtual seconds (on the worker's link and computing, of computing)."""
+        worker = task.worker
+        latency, bandwidth = self._links[worker]
+        rng = stream(self._seed, "compute", worker, task.step)
+        compute = self._computes[worker].seconds(rng, steps) * self._factors[worker]
+        return 2 * latency + payload / bandwidth + compute, compute
 
 
 class _Executor:
     def __init__(self, job: Job, model: Simulator) -> None:
-        self._job = job
         self._workers = Workers(job)
-        self._model = model
-        self._now = 0.0
+        self._cluster = _Cluster(job, model)
+        self._bandwidth = model.server_bandwidth
+        self._now = self._out = self._in = 0.0  # the server's link is free from then on
         self._heap: list[tuple[float, int, Arrival]] = []
 
     def start(self, down: Message, task: Task) -> None:
         up, steps, _ = self._workers.work(down, task)
-        payload = nbytes(down) + nbytes(up)
-        duration, computed = self._model.duration(self._job, task, payload, steps)
-        end = self._now + duration
+        sent, size = nbytes(down), nbytes(up)
+        self._out = max(self._now, self._out) + sent / self._bandwidth
+        duration, computed = self._cluster.duration(task, sent + size, steps)
+        end = self._out + duration
         heappush(self._heap, (end, task.worker, Arrival(task.worker, up, steps, end, computed)))
 
     def next(self) -> Arrival:
         end, _, arrival = heappop(self._heap)
-        self._now = max(self._now, end)
-        return arrival
+        self._in = max(end, self._in) + nbytes(arrival.up) / self._bandwidth
+        self._now = max(self._now, self._in)
+        return arrival._replace(finished=self._in)
 
     def set_state(self, worker: int, state: State) -> None:
         self._workers.states[worker] = state
@@ -148,6 +158,13 @@ class _Executor:
         self._heap.extend((arrival.finished, arrival.worker, arrival) for arrival in arrivals)
         heapify(self._heap)
         self._now = clock
+
+    def memory(self) -> dict[str, float]:
+        """When the server's link will be free, in each direction."""
+        return {"out": self._out, "in": self._in}
+
+    def recall(self, memory: dict[str, float]) -> None:
+        self._out, self._in = memory["out"], memory["in"]
 
     def now(self) -> float:
         return self._now
