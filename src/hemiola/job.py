@@ -11,6 +11,7 @@ import numpy as np
 
 from hemiola.algorithm import Algorithm, Task
 from hemiola.contracts import Objective, Source
+from hemiola.faults import Faults
 from hemiola.types import Array, State
 
 PULL, PUSH, LEAVE, JOIN = range(4)
@@ -24,7 +25,14 @@ class Ledger:
     ``waiting`` sums, over the workers, the seconds between handing in work and starting the next.
     ``staleness[s]`` counts updates that were s versions old, ``lead[s]`` reads by workers that were
     s pieces of work ahead of the slowest, ``updates[k]`` the updates by worker k. ``refused``
-    messages were not finite; ``left`` and ``joined`` count workers that went away and came back.
+    messages were not finite; ``left`` and ``joined`` count workers that went away and came back,
+    ``deaths[k]`` how often worker k went away.
+
+    Of the pieces of work that were ``sent``, each has been applied, or was refused, came too late,
+    was lost with its worker, or is still in flight: nothing is lost unseen, nothing counted twice.
+
+    >>> Ledger(sent=9, updates=[2, 3], refused=1, late=1, lost=1).in_flight
+    1
     """
 
     local_steps: int = 0
@@ -35,9 +43,18 @@ class Ledger:
     refused: int = 0
     left: int = 0
     joined: int = 0
+    sent: int = 0
+    late: int = 0
+    lost: int = 0
     staleness: list[int] = field(default_factory=list)
     lead: list[int] = field(default_factory=list)
     updates: list[int] = field(default_factory=list)
+    deaths: list[int] = field(default_factory=list)
+
+    @property
+    def in_flight(self) -> int:
+        """Pieces of work that were sent and of which nothing has been heard."""
+        return self.sent - sum(self.updates) - self.refused - self.late - self.lost
 
     @staticmethod
     def count(histogram: list[int], value: int) -> None:
@@ -121,7 +138,8 @@ class Event:
 class Job:
     """What an engine runs: everything but the loop. ``w0`` has shape (d,).
 
-    What happens is noted in ``trace`` and ``timeline``, when there are such.
+    What happens is noted in ``trace`` and ``timeline``, when there are such. ``faults`` are to
+    befall the workers.
     """
 
     algorithm: Algorithm
@@ -132,6 +150,7 @@ class Job:
     w0: Array
     trace: Trace | None = None
     timeline: Timeline | None = None
+    faults: Faults = ()
 
     def task(self, worker: int, step: int) -> Task:
         return Task(worker, step, self.workers, self.seed, self.objective, self.source)

@@ -13,12 +13,13 @@ from hemiola.algorithm import Algorithm
 from hemiola.algorithms.registry import build
 from hemiola.callbacks import Callback
 from hemiola.checkpoint import Checkpoint, digest
-from hemiola.communicate import Synchronous
+from hemiola.communicate import POLICIES, Synchronous
 from hemiola.contracts import Engine, Objective, Source, Stream
 from hemiola.dataset import Dataset, as_regression, make_dataset
 from hemiola.describe import describe
 from hemiola.engines import engine_class
 from hemiola.errors import DataError, OptionError
+from hemiola.faults import Fault, Poison, check_faults
 from hemiola.job import Job, Trace
 from hemiola.learning_rate import with_learning_rate
 from hemiola.objectives import LinearObjective
@@ -49,6 +50,7 @@ def fit(
     keep_best: bool = False,
     w0: Array | None = None,
     trace: str | Path | TraceFile | None = None,
+    faults: Sequence[Fault] = (),
 ) -> Result:
     """Train a model.
 
@@ -69,11 +71,14 @@ def fit(
     ``w0``          start from these weights (d,), unless a checkpoint is resumed; the objective's
                     own starting point if None;
     ``trace``       a file to record the order of events in, for :func:`hemiola.replay.replay`;
-                    asynchronous algorithms on a finite data set only.
+                    asynchronous algorithms on a finite data set only;
+    ``faults``      what is to befall the workers, see :mod:`hemiola.faults`; on the engines
+                    ``simulator``, ``threads`` and ``processes``.
 
     Raises :class:`~hemiola.errors.HemiolaError`: :class:`DataError` and :class:`OptionError` for
     input that makes no sense, :class:`DivergedError` with the last good weights when the loss
-    explodes, :class:`CheckpointError` for a checkpoint that does not fit.
+    explodes, :class:`WorkersLostError` when workers are gone without whom the run cannot or should
+    not go on, :class:`CheckpointError` for a checkpoint that does not fit.
 
     >>> from hemiola.data import load
     >>> result = fit("bmuf", "logistic", load("breast_cancer"), rounds=2)
@@ -102,8 +107,10 @@ def fit(
     start = objective.init(sample, stream(seed, "init"))
     start = start if w0 is None else _starting_point(w0, start)
     job = Job(
-        algorithm, objective, source, workers, seed, start, None if trace is None else Trace()
-    )
+        algorithm, objective, source, workers, seed, start, None if trace is None else Trace(),
+        faults=check_faults(faults, workers),
+    )  # fmt: skip
+    _check_policies(job, checkpoint)
     synchronous = isinstance(algorithm.communicate, Synchronous)
     settings: dict[str, Any] = {
         "algorithm": describe(algorithm),
@@ -114,6 +121,8 @@ def fit(
     }
     place = None if checkpoint is None else _checkpoint(Path(checkpoint), settings, job, sample)
     settings["rounds"] = rounds
+    if job.faults:
+        settings["faults"] = describe(job.faults)
     file = TraceFile(Path(trace)) if isinstance(trace, str | Path) else trace
     if file is not None and (synchronous or not isinstance(data, Dataset)):
         raise OptionError(
@@ -151,13 +160,30 @@ def _plan(algorithm: Algorithm, workers: int, rounds: int, eval_every: int | Non
 
 
 def _checkpoint(directory: Path, settings: dict[str, Any], job: Job, data: Dataset) -> Checkpoint:
-    """Synchronous runs may change engines; asynchronous ones carry their engine's timing."""
-    identity = {
-        key: value
-        for key, value in settings.items()
-        if key != "engine" or not isinstance(job.algorithm.communicate, Synchronous)
-    }
-    return Checkpoint(directory, {**identity, "data": digest(data)})
+    """Synchronous runs may change engines, and how long they wait for whom; asynchronous ones carry
+    their engine's timing."""
+    identity = {**settings, "data": digest(data)}
+    if isinstance(job.algorithm.communicate, Synchronous):
+        del identity["engine"]
+        discipline = settings["algorithm"]["communicate"]
+        kept = {key: value for key, value in discipline.items() if key not in POLICIES}
+        identity["algorithm"] = {**settings["algorithm"], "communicate": kept}
+    return Checkpoint(directory, identity)
+
+
+def _check_policies(job: Job, checkpoint: str | Path | None) -> None:
+    discipline = job.algorithm.communicate
+    restarts = isinstance(discipline, Synchronous) and discipline.on_loss == "restart"
+    if restarts and checkpoint is None:
+        raise OptionError(
+            "on_loss='restart' goes back to the last checkpoint: name a directory for it with "
+            "checkpoint=... (on the command line --checkpoint DIR)."
+        )
+    if job.trace is not None and any(isinstance(fault, Poison) for fault in job.faults):
+        raise OptionError(
+            "a trace does not hold what workers sent, so a poisoned run cannot be repeated from "
+            "it; leave out the trace, or the poison."
+        )
 
 
 def _check_counts(**counts: int | None) -> None:

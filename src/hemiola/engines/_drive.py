@@ -8,7 +8,7 @@ engines cannot differ in it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from time import perf_counter
 from typing import Any, NamedTuple, Protocol
 
@@ -29,6 +29,7 @@ class Arrival(NamedTuple):
     """One piece of work done.
 
     ``finished`` is in seconds on the executor's clock; ``computed`` are the seconds of computing.
+    ``tick`` is the number of the task that this answers.
     """
 
     worker: int
@@ -36,13 +37,18 @@ class Arrival(NamedTuple):
     steps: int
     finished: float
     computed: float
+    tick: int
 
 
 class Change(NamedTuple):
-    """A worker that is gone (``joined`` False), or one that is back and has lost its state."""
+    """A worker that is gone (``joined`` False), or one that is back and has lost its state.
+
+    ``when`` is in seconds on the executor's clock, where that matters: on those that know ahead.
+    """
 
     worker: int
     joined: bool
+    when: float = 0.0
 
 
 class Executor(Protocol):
@@ -52,8 +58,11 @@ class Executor(Protocol):
         """Begin ``local.work`` for the task's worker; may return before it is done."""
         ...
 
-    def next(self) -> Arrival | Change:
-        """What happens next, in the engine's order; waits for it."""
+    def next(self, until: float | None = None) -> Arrival | Change | None:
+        """What happens next, in the engine's order; waits for it.
+
+        None: nothing did before the clock reached ``until``, or, without it, nothing ever will.
+        """
         ...
 
     def set_state(self, worker: int, state: State) -> None:
@@ -64,11 +73,14 @@ class Executor(Protocol):
         """All workers' states, of those at work as it will be; None if not begun yet."""
         ...
 
-    def pending(self) -> list[Arrival]:
-        """All pieces begun and not yet handed over, in order; waits for them, keeps them."""
+    def pending(self) -> Sequence[Arrival | Change]:
+        """All pieces begun and not yet handed over, in order; waits for them, keeps them.
+
+        Also who comes and goes, on engines that know ahead. Who hangs is not waited for.
+        """
         ...
 
-    def restore(self, arrivals: list[Arrival], clock: float) -> None:
+    def restore(self, pending: Sequence[Arrival | Change], clock: float) -> None:
         """Continue from another executor's ``pending()`` and clock."""
         ...
 
@@ -84,7 +96,9 @@ class Executor(Protocol):
 def drive(job: Job, executor: Executor, resume: State | None) -> Iterator[Event]:
     """Run the algorithm's discipline on an executor."""
     if isinstance(job.algorithm.communicate, Synchronous):
-        return _synchronous(job, executor, resume)
+        from hemiola.engines._rounds import synchronous
+
+        return synchronous(job, executor, resume)
     return _asynchronous(job, executor, resume)
 
 
@@ -129,6 +143,7 @@ class Server:
         self.local_steps = [0] * job.workers
         self.begun = [0.0] * job.workers  # when each worker's piece of work was sent off
         self.read = [0] * job.workers  # the version that each worker read last
+        self.at_work: set[int] = set()  # who owes an answer
         self.refused_in_a_row = 0
         if resume is not None:
             self._restore(resume)
@@ -148,22 +163,31 @@ class Server:
                     "without one, or start anew."
                 )
             self.job.trace.restore(saved["trace"])
+        self.at_work = set(_at_work(saved))
+        if "sent" not in saved["ledger"]:  # a checkpoint from before pieces were counted
+            self.ledger.sent = len(self.at_work) - self.ledger.in_flight
+        gone = _gone(saved) if saved.get("afresh") else set()
         for worker, state in enumerate(saved["workers"]):
             if state is not None:
                 self.executor.set_state(worker, state)
-        pending = [
-            Arrival(**{**arrival, "up": freeze(**arrival["up"])}) for arrival in saved["pending"]
-        ]
+        pending = [_happening(entry, saved["ticks"]) for entry in saved["pending"]]
+        if saved.get("afresh"):
+            pending = [p for p in pending if isinstance(p, Arrival) and p.worker not in gone]
         self.executor.restore(pending, saved["clock"])
+        for worker in sorted(gone):
+            if worker not in self.ticks.away:
+                self.change(Change(worker, joined=False))
+            self.change(Change(worker, joined=True))
 
     def snapshot(self) -> dict[str, Any]:
         """Everything that a resumed run needs."""
-        pending = [arrival._asdict() for arrival in self.executor.pending()]
+        pending = [happening._asdict() for happening in self.executor.pending()]
         return copy_state({
             "step": self.step, "clock": self.executor.now(), "server": self.state,
             "ledger": vars(self.ledger), "read": self.read, "local_steps": self.local_steps,
             "begun": self.begun,
             "ticks": self.ticks.values, "away": sorted(self.ticks.away),
+            "at_work": sorted(self.at_work),
             "workers": self.executor.states(), "pending": pending,
             "trace": None if self.job.trace is None else self.job.trace.snapshot(),
         })  # fmt: skip
@@ -179,11 +203,19 @@ class Server:
         self._note(PULL, worker)
         self.ledger.count(self.ledger.lead, self.ticks.lead(worker))
         self.begun[worker] = self.executor.now()
+        self.ledger.sent += 1
+        self.at_work.add(worker)
         self.executor.start(down, self.job.task(worker, self.ticks[worker]))
 
     def receive(self, arrival: Arrival) -> None:
         """Count a piece of work."""
         worker = arrival.worker
+        if worker not in self.at_work or arrival.tick != self.ticks[worker]:
+            raise AssertionError(
+                f"worker {worker} answered task {arrival.tick}, but task {self.ticks[worker]} "
+                f"{'was its last' if worker in self.at_work else 'has not been sent'}."
+            )
+        self.at_work.discard(worker)
         self._note(PUSH, worker)
         if self.job.timeline is not None:
             begun, finished = self.begun[worker], arrival.finished
@@ -217,14 +249,20 @@ class Server:
         return True
 
     def change(self, change: Change) -> None:
-        """Take a worker out, or take one back with a fresh state at the current model."""
+        """Take a worker out, or take one back with a fresh state at the current model.
+
+        The piece of work that is lost with a worker keeps its number.
+        """
         worker = change.worker
         self._note(JOIN if change.joined else LEAVE, worker)
         if not change.joined:
             self.ticks.leave(worker)
             self.ledger.left += 1
-            if not self.ticks.present:
-                raise WorkersLostError("all workers are gone; the run cannot go on.")
+            self.ledger.count(self.ledger.deaths, worker)
+            if worker in self.at_work:
+                self.at_work.discard(worker)
+                self.ticks.advance(worker)
+                self.ledger.lost += 1
             return
         self.ticks.join(worker)
         self.ledger.joined += 1
@@ -232,6 +270,13 @@ class Server:
         state = algorithm.local.init(algorithm.aggregate.model(self.state))
         state["t"] = self.local_steps[worker]
         self.executor.set_state(worker, state)
+
+    def abandoned(self, awaited: Iterable[int]) -> WorkersLostError:
+        """The error to raise when nothing will ever happen any more."""
+        if not self.ticks.present:
+            return WorkersLostError("all workers are gone; the run cannot go on.")
+        who = words(awaited)
+        return WorkersLostError(f"{who} will never answer, and the run would wait for ever.")
 
     def event(self, workers: Sequence[int], staleness: int, snapshot: Callable[[], State]) -> Event:
         clock = self.executor.now()
@@ -242,52 +287,46 @@ class Server:
             self.job.trace.note(kind, worker, self.executor.now())
 
 
+def words(workers: Iterable[int]) -> str:
+    """Workers by their numbers.
+
+    >>> words([2]), words({3, 1})
+    ('worker 2', 'workers 1, 3')
+    """
+    numbers = sorted(workers)
+    return f"worker{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
+
+
+def _at_work(saved: State) -> list[int]:
+    """Who owed an answer when the snapshot was taken."""
+    if "at_work" in saved:
+        return list(saved["at_work"])
+    if "parked" not in saved:
+        return []  # between rounds
+    idle = {int(worker) for worker in (*saved["parked"], *saved["away"])}
+    return sorted(set(range(len(saved["workers"]))) - idle)
+
+
+def _gone(saved: State) -> set[int]:
+    """Who was away, or would never have been heard of again, when the snapshot was taken."""
+    answered = {entry["worker"] for entry in saved["pending"] if "up" in entry}
+    begun = {worker for worker, ticks in enumerate(saved["ticks"]) if ticks}
+    begun |= set(_at_work(saved))
+    stateless = {worker for worker in begun if saved["workers"][worker] is None}
+    return {int(worker) for worker in saved["away"]} | stateless | set(_at_work(saved)) - answered
+
+
+def _happening(entry: dict[str, Any], ticks: Sequence[int]) -> Arrival | Change:
+    """An entry of ``pending`` as it was; the first checkpoints had no ticks there."""
+    if "up" not in entry:
+        return Change(**entry)
+    return Arrival(**{"tick": ticks[entry["worker"]], **entry, "up": freeze(**entry["up"])})
+
+
 def _is_finite(array: Array) -> bool:
     """Whether all numbers are. The sum of squares says so in one pass, unless it overflows."""
     flat = array.ravel()
     return bool(np.isfinite(np.dot(flat, flat)) or np.isfinite(flat).all())
-
-
-def _synchronous(job: Job, executor: Executor, resume: State | None) -> Iterator[Event]:
-    server = Server(job, executor, resume)
-    discipline = job.algorithm.communicate
-    assert isinstance(discipline, Synchronous)
-    while True:
-        sampled = discipline.members(server.step, job.workers, job.seed)
-        away = server.ticks.away
-        members = [worker for worker in sampled if worker not in away]
-        members = members or [worker for worker in range(job.workers) if worker not in away]
-        for worker in members:
-            server.send(worker)
-        arrivals = _gather(server, executor, len(members))
-        if not arrivals:
-            continue
-        for arrival in arrivals:
-            server.receive(arrival)
-        up, weight = _reduce(job, arrivals)
-        there = [arrival.worker for arrival in arrivals]
-        server.push(up, Info(server.step, there, weight, 0, job.workers, server.step))
-        end = executor.now()
-        server.ledger.waiting += sum(end - arrival.finished for arrival in arrivals)
-        event = server.event(there, 0, server.snapshot)
-        executor.pause()
-        yield event
-        executor.resume()
-
-
-def _gather(server: Server, executor: Executor, members: int) -> list[Arrival]:
-    """A round's arrivals in rank order, without those of workers that went away."""
-    arrivals: list[Arrival] = []
-    missing = members
-    while missing:
-        happened = executor.next()
-        if isinstance(happened, Arrival):
-            arrivals.append(happened)
-            missing -= 1
-        else:
-            server.change(happened)
-            missing -= 0 if happened.joined else 1
-    return sorted(arrivals, key=lambda arrival: arrival.worker)
 
 
 def _reduce(job: Job, arrivals: list[Arrival]) -> tuple[Message, float]:
@@ -310,12 +349,17 @@ def _asynchronous(job: Job, executor: Executor, resume: State | None) -> Iterato
             gate.start(worker, executor.now())
     else:
         gate.parked = {int(k): finished for k, finished in resume["parked"].items()}
+        for worker in range(job.workers):
+            if worker not in server.at_work | server.ticks.away | gate.parked.keys():
+                gate.start(worker, executor.now())
 
     def snapshot() -> State:
         return {**server.snapshot(), "parked": {str(k): v for k, v in gate.parked.items()}}
 
     while True:
         happened = executor.next()
+        if happened is None:
+            raise server.abandoned(server.at_work)
         if isinstance(happened, Change):
             server.change(happened)
             if happened.joined:

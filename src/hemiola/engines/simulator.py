@@ -5,15 +5,16 @@ An event heap orders what the workers hand in; ties go to the lower rank. A piec
     2 latency + (bytes down + bytes up) / bandwidth + compute time of its local steps
 
 and the server takes none. A worker computes on the message that it read, wherever the server is by
-then: gradients are as stale as they would be on a cluster of that timing.
+then: gradients are as stale as they would be on a cluster of that timing. A worker that dies is
+known to be gone at once.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import field
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from typing import Annotated, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -23,7 +24,8 @@ from pydantic import AllowInfNan
 from hemiola.algorithm import Task
 from hemiola.communicate import Asynchronous, Synchronous
 from hemiola.component import component
-from hemiola.engines._drive import Arrival, Workers, drive
+from hemiola.engines._drive import Arrival, Change, Workers, drive
+from hemiola.engines._faults import Fate
 from hemiola.errors import OptionError
 from hemiola.job import Event, Job
 from hemiola.rng import stream
@@ -120,20 +122,43 @@ class _Executor:
         self._job = job
         self._workers = Workers(job)
         self._model = model
+        self._fate = Fate(job)
         self._now = 0.0
-        self._heap: list[tuple[float, int, Arrival]] = []
+        self._heap: list[tuple[float, int, int, Arrival | Change]] = []
+        self._pushed = 0
 
     def start(self, down: Message, task: Task) -> None:
+        worker, lot = task.worker, self._fate.of(task.worker, task.step)
+        if lot.dies:
+            self._die(worker, lot.back_after)
+        if lot.dies or lot.hangs:
+            return
         up, steps, _ = self._workers.work(down, task)
         payload = nbytes(down) + nbytes(up)
         duration, computed = self._model.duration(self._job, task, payload, steps)
-        end = self._now + duration
-        heappush(self._heap, (end, task.worker, Arrival(task.worker, up, steps, end, computed)))
+        end = self._now + (duration + lot.delay(computed))
+        computed = lot.compute(computed)
+        self._push(end, Arrival(worker, lot.spoil(up), steps, end, computed, task.step))
 
-    def next(self) -> Arrival:
-        end, _, arrival = heappop(self._heap)
-        self._now = max(self._now, end)
-        return arrival
+    def _die(self, worker: int, back_after: float | None) -> None:
+        self._workers.states[worker] = None
+        self._push(self._now, Change(worker, False, self._now))
+        if back_after is not None:
+            back = self._now + back_after
+            self._push(back, Change(worker, True, back))
+
+    def _push(self, when: float, happening: Arrival | Change) -> None:
+        """Ties go to the lower rank, and then to what was said first."""
+        heappush(self._heap, (when, happening.worker, self._pushed, happening))
+        self._pushed += 1
+
+    def next(self, until: float | None = None) -> Arrival | Change | None:
+        if not self._heap or (until is not None and self._heap[0][0] > until):
+            self._now = self._now if until is None else max(self._now, until)
+            return None
+        when, _, _, happening = heappop(self._heap)
+        self._now = max(self._now, when)
+        return happening
 
     def set_state(self, worker: int, state: State) -> None:
         self._workers.states[worker] = state
@@ -141,12 +166,13 @@ class _Executor:
     def states(self) -> list[State]:
         return self._workers.states
 
-    def pending(self) -> list[Arrival]:
-        return [arrival for _, _, arrival in sorted(self._heap, key=lambda item: item[:2])]
+    def pending(self) -> Sequence[Arrival | Change]:
+        return [happening for *_, happening in sorted(self._heap, key=lambda item: item[:3])]
 
-    def restore(self, arrivals: list[Arrival], clock: float) -> None:
-        self._heap.extend((arrival.finished, arrival.worker, arrival) for arrival in arrivals)
-        heapify(self._heap)
+    def restore(self, pending: Sequence[Arrival | Change], clock: float) -> None:
+        for happening in pending:
+            when = happening.finished if isinstance(happening, Arrival) else happening.when
+            self._push(when, happening)
         self._now = clock
 
     def now(self) -> float:
