@@ -79,6 +79,7 @@ def hemiola(
         "hemiola train big.npz --algorithm ssgd --epochs 20 --checkpoint run1 --log run1.jsonl",
         "hemiola train big.npz --algorithm ssgd --epochs 40 --checkpoint run1 --resume",
         "hemiola train wine --algorithm fedavg -o partition=dirichlet -o partition.alpha=0.3",
+        "hemiola train wine --algorithm ssgd --engine threads --fault die:worker=2,at=5",
     )
 )
 @_plain_errors
@@ -119,6 +120,7 @@ def train(
     ] = None,
     option: flags.AlgorithmOptions = None,
     engine_option: flags.EngineOptions = None,
+    fault: flags.Faults = None,
 ) -> None:
     """Train a model with one algorithm.
 
@@ -131,7 +133,7 @@ def train(
     setup = Setup(
         data, engine, workers, rounds, epochs, objective, l2, test_size, split_seed, test_data,
         label, standardize, eval_every, keep_best, target_loss, time_limit, patience,
-        engine_option or (),
+        engine_option or (), fault or (),
     )  # fmt: skip
     run = Run(
         algorithm, option or (), seed, checkpoint, resume, json, log, plot, save, trace,
@@ -176,6 +178,7 @@ def compare(
     ] = None,
     option: flags.AlgorithmOptions = None,
     engine_option: flags.EngineOptions = None,
+    fault: flags.Faults = None,
 ) -> None:
     """Train with several algorithms and show who is better, and at what cost.
 
@@ -190,7 +193,7 @@ def compare(
     setup = Setup(
         data, engine, workers, rounds, epochs, objective, l2, test_size, split_seed, test_data,
         label, standardize, eval_every, keep_best, target_loss, time_limit, patience,
-        engine_option or (),
+        engine_option or (), fault or (),
     )  # fmt: skip
     names = [name.strip() for name in algorithms.split(",") if name.strip()]
     wanted = Comparison(

@@ -16,6 +16,7 @@ from hemiola.dataset import Dataset
 from hemiola.engines import engine_class
 from hemiola.engines.simulator import Constant, LogNormal, Stragglers, Uniform
 from hemiola.errors import CheckpointError, DataError, OptionError, nearest
+from hemiola.faults import Faults, check_faults, parse_fault
 from hemiola.objectives import LinearObjective
 from hemiola.options import Choices, arguments, parse_options, unknown_option
 from hemiola.training import make_objective
@@ -54,6 +55,7 @@ class Setup:
     time_limit: float | None
     patience: int | None
     engine_options: Sequence[str]
+    faults: Sequence[str] = ()
 
     def origin(self) -> dict[str, Any]:
         """What says which data a run is on: enough for :func:`prepare`."""
@@ -74,7 +76,11 @@ class Setup:
         rest = {field.name: None for field in fields(cls)}
         plain = {**rest, "engine": "serial", "workers": 1, "keep_best": False}
         known = {key: value for key, value in origin.items() if key in rest}
-        return cls(**{**plain, **known, "engine_options": ()})
+        return cls(**{**plain, **known, "engine_options": (), "faults": ()})
+
+    def befalling(self) -> Faults:
+        """The faults that were ordered."""
+        return check_faults(map(parse_fault, self.faults), self.workers)
 
     def callbacks(self) -> list[Callback]:
         """New ones that stop a run as asked for."""
