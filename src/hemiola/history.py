@@ -105,7 +105,8 @@ class History:
         '1 late message was dropped, 5 that were not finite were refused.'
         """
         parts = (self._deaths_in_words(), self._drops_in_words(), self._restarts_in_words())
-        return "; ".join(filter(None, parts)) + "." if any(parts) else ""
+        sentence = "; ".join(filter(None, parts))
+        return f"{sentence[0].upper()}{sentence[1:]}." if sentence else ""
 
     def _deaths_in_words(self) -> str:
         if not self.left:

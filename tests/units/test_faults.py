@@ -564,7 +564,7 @@ def test_nothing_to_tell():
             {"late": 2, "refused": 1},
             "2 late messages were dropped, 1 that was not finite was refused.",
         ),
-        ({"restarts": 1}, "the run went back to its last checkpoint once."),
+        ({"restarts": 1}, "The run went back to its last checkpoint once."),
         (
             {"restarts": 2, "late": 1},
             "1 late message was dropped; the run went back to its last checkpoint 2 times.",

@@ -115,6 +115,7 @@ def document(result: Result, data: dict[str, Any], best: bool = False) -> dict[s
             "mean_staleness": history.mean_staleness(),
         },
         "stopped": result.stopped,
+        "incidents": history.incidents(),
         "weights_sha256": result.model.sha256,
     }
 
