@@ -21,10 +21,34 @@ class Synchronous:
 
     ``participation`` is FedAvg's C: max(round(C K), 1) distinct workers take part in a round.
     ``rounds`` limits how often messages move at all; one-shot averaging has ``rounds=1``.
+
+    How long a round waits, and for whom:
+
+    ``timeout``   seconds from the beginning of a round after which it waits no longer; None: it
+                  waits for everybody. A round in which nobody has answered by then also asks the
+                  workers that are free, and ends with the first answer.
+    ``late``      who has not answered by then is dropped from the round (``drop``), or ends the run
+                  (``raise``).
+    ``backups``   c: a round of K + c members ends with the first K answers. Members that are still
+                  at work for an earlier round, or gone, count among the c.
+    ``on_loss``   a worker that dies is left out (``drop``), ends the run (``raise``), or takes the
+                  run back to its last checkpoint, with all workers (``restart``).
+    ``restarts``  so many times at most.
+
+    Who is not waited for goes on with its work. Its message is thrown away and counted when it
+    comes, and only then may it take part in a round again. A message that is not finite is no
+    answer: with ``on_loss="drop"`` it is dropped and counted, and a round that has no other is
+    repeated; else it ends the run. The weights of the messages that make up a round are normalised
+    over these, so a mean stays a mean; sums of elastic differences have fewer terms.
     """
 
     participation: Annotated[float, Interval(ge=0, le=1)] = 1.0
     rounds: Annotated[int, Ge(1)] | None = None
+    timeout: Annotated[float, Gt(0)] | None = None
+    late: Literal["drop", "raise"] = "drop"
+    backups: Annotated[int, Ge(0)] = 0
+    on_loss: Literal["drop", "raise", "restart"] = "drop"
+    restarts: Annotated[int, Ge(0)] = 3
 
     @property
     def fetch_every(self) -> int:
@@ -43,6 +67,14 @@ class Synchronous:
         chosen = stream(seed, "participation", step).choice(workers, size=m, replace=False)
         return sorted(int(k) for k in chosen)
 
+    def enough(self, members: int) -> int:
+        """How many answers end a round of so many members.
+
+        >>> Synchronous(backups=2).enough(10), Synchronous(backups=2).enough(1)
+        (8, 1)
+        """
+        return max(members - self.backups, 1)
+
 
 @component
 class Asynchronous:
@@ -55,6 +87,10 @@ class Asynchronous:
 
     max_lead: Annotated[int, Ge(0)] | None = None
     fetch_every: Annotated[int, Ge(1)] = 1
+
+
+POLICIES = ("timeout", "late", "backups", "on_loss", "restarts")
+"""The fields of :class:`Synchronous` that say how long rounds wait, and for whom."""
 
 
 @component

@@ -7,7 +7,7 @@ caught there, so an unexpected traceback is always a bug of this library.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class HemiolaError(Exception):
@@ -69,4 +69,20 @@ class TrainingInterrupted(KeyboardInterrupt):
 
 
 class WorkersLostError(HemiolaError):
-    """No worker is left to go on with."""
+    """Workers died, hang or are too late, and the run cannot or should not go on without them.
+
+    ``result`` holds the model so far, or is None.
+    """
+
+    result: object = None
+
+
+class RestartError(WorkersLostError):
+    """A worker died in a run that is to go on from its last checkpoint.
+
+    ``begun`` says how many pieces of work each worker had begun by then.
+    """
+
+    def __init__(self, message: str, begun: Sequence[int] = ()) -> None:
+        super().__init__(message)
+        self.begun = tuple(begun)

@@ -47,11 +47,15 @@ class History:
     ``metric`` names the records' score. ``staleness[s]`` counts updates that were s versions old,
     ``lead[s]`` reads by workers s pieces of work ahead of the slowest, ``worker_updates[k]`` the
     updates by worker k. ``refused`` messages were not finite; ``left`` and ``joined`` count workers
-    that went away and came back. ``groups`` are the books of groups of workers, one for each group
-    that there was: its ``members``, ``since`` and ``until`` when, how many ``updates`` it made, on
-    how many ``samples``, the sum of their ``staleness``, and what the time model expected.
-    ``links[k]`` are the bytes to and from worker k, ``times[k]`` sums over its pieces of work (see
-    :class:`~hemiola.job.Ledger`).
+    that went away and came back, ``deaths[k]`` how often worker k went away. Of the ``sent`` pieces
+    of work, ``late`` came too late and ``lost`` went with their workers. ``restarts``: how often
+    the run went back to its last checkpoint, and forgot what had happened since.
+
+    ``groups`` are the books of groups of workers, one for each group that there was: its
+    ``members``, ``since`` and ``until`` when, how many ``updates`` it made, on how many
+    ``samples``, the sum of their ``staleness``, and what the time model expected. ``links[k]`` are
+    the bytes to and from worker k, ``times[k]`` sums over its pieces of work
+    (:class:`~hemiola.job.Ledger`).
     """
 
     metric: str = "accuracy"
@@ -62,6 +66,11 @@ class History:
     refused: int = 0
     left: int = 0
     joined: int = 0
+    sent: int = 0
+    late: int = 0
+    lost: int = 0
+    restarts: int = 0
+    deaths: list[int] = field(default_factory=list)
     groups: list[dict[str, Any]] = field(default_factory=list)
     links: list[int] = field(default_factory=list)
     times: list[list[float]] = field(default_factory=list)
@@ -104,6 +113,42 @@ class History:
         self.groups = [{"until": now, **group} for group in ledger.groups]
         self.refused, self.left, self.joined = ledger.refused, ledger.left, ledger.joined
         self.links, self.times = list(ledger.links), [list(sums) for sums in ledger.times]
+        self.sent, self.late, self.lost = ledger.sent, ledger.late, ledger.lost
+        self.deaths = list(ledger.deaths)
+
+    def incidents(self) -> str:
+        """What went wrong and was dealt with, in a sentence; nothing if nothing did.
+
+        >>> History(worker_updates=[9] * 8, deaths=[1, 2], left=3, joined=1, late=3).incidents()
+        '2 of 8 workers died, 3 times in all, and 1 came back; 3 late messages were dropped.'
+        >>> History(late=1, refused=5).incidents()
+        '1 late message was dropped, 5 that were not finite were refused.'
+        """
+        parts = (self._deaths_in_words(), self._drops_in_words(), self._restarts_in_words())
+        sentence = "; ".join(filter(None, parts))
+        return f"{sentence[0].upper()}{sentence[1:]}." if sentence else ""
+
+    def _deaths_in_words(self) -> str:
+        if not self.left:
+            return ""
+        died = sum(count > 0 for count in self.deaths) or self.left
+        often = f", {self.left} times in all" if self.left > died else ""
+        back = f" and {self.joined} came back" if self.joined else ""
+        comma = "," if often and back else ""
+        return f"{died} of {len(self.worker_updates)} workers died{often}{comma}{back}"
+
+    def _drops_in_words(self) -> str:
+        late = f"{_number(self.late, 'late message')} dropped" if self.late else ""
+        more = "" if late else " message" if self.refused == 1 else " messages"
+        were = "was" if self.refused == 1 else "were"
+        wrong = f"{self.refused:,}{more} that {were} not finite {were} refused"
+        return ", ".join(filter(None, (late, wrong if self.refused else "")))
+
+    def _restarts_in_words(self) -> str:
+        if not self.restarts:
+            return ""
+        times = "once" if self.restarts == 1 else f"{self.restarts} times"
+        return f"the run went back to its last checkpoint {times}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data; the inverse of :meth:`from_dict`."""
@@ -123,6 +168,10 @@ def record_of(event: Event, rounds: float, values: Sequence[float]) -> Record:
         rounds, event.step, ledger.local_steps, event.clock, loss, eval_loss, score,
         ledger.bytes_up, ledger.bytes_down, ledger.messages, ledger.waiting,
     )  # fmt: skip
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count:,} {what}{' was' if count == 1 else 's were'}"
 
 
 FIELDS = tuple(entry.name for entry in fields(Record))

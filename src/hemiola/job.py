@@ -12,6 +12,7 @@ import numpy as np
 
 from hemiola.algorithm import Algorithm, Task
 from hemiola.contracts import Objective, Source
+from hemiola.faults import Faults
 from hemiola.types import Array, State
 
 PULL, PUSH, LEAVE, JOIN, GROUP, LEAD = range(6)
@@ -27,12 +28,19 @@ class Ledger:
     what moved inside groups. ``staleness[s]`` counts updates that were s versions old, ``lead[s]``
     reads by workers that were s pieces of work ahead of the slowest, ``updates[k]`` the updates by
     worker k. ``refused`` messages were not finite; ``left`` and ``joined`` count workers that went
-    away and came back. ``groups`` are the books of groups of workers, past and present.
+    away and came back, ``deaths[k]`` how often worker k went away. ``groups`` are the books of
+    groups of workers, past and present.
 
     ``links[k]`` are the bytes to and from worker k. ``times[k]`` are running sums over worker k's
     pieces of work but the first, which may have warmed something up: their number, local steps,
     seconds of computing, logarithms of seconds of computing a step, squares of those, seconds on
     the way.
+
+    Of the pieces of work that were ``sent``, each has been applied, or was refused, came too late,
+    was lost with its worker, or is still in flight: nothing is lost unseen, nothing counted twice.
+
+    >>> Ledger(sent=9, pieces=5, refused=1, late=1, lost=1).in_flight
+    1
     """
 
     local_steps: int = 0
@@ -45,9 +53,13 @@ class Ledger:
     refused: int = 0
     left: int = 0
     joined: int = 0
+    sent: int = 0
+    late: int = 0
+    lost: int = 0
     staleness: list[int] = field(default_factory=list)
     lead: list[int] = field(default_factory=list)
     updates: list[int] = field(default_factory=list)
+    deaths: list[int] = field(default_factory=list)
     groups: list[dict[str, Any]] = field(default_factory=list)
     links: list[int] = field(default_factory=list)
     times: list[list[float]] = field(default_factory=list)
@@ -104,6 +116,11 @@ class Ledger:
             self.links.append(0)
         while len(self.times) <= worker:
             self.times.append([])
+
+    @property
+    def in_flight(self) -> int:
+        """Pieces of work that were sent and of which nothing has been heard."""
+        return self.sent - self.pieces - self.refused - self.late - self.lost
 
     @staticmethod
     def count(histogram: list[int], value: int) -> None:
@@ -206,7 +223,8 @@ class Event:
 class Job:
     """What an engine runs: everything but the loop. ``w0`` has shape (d,).
 
-    What happens is noted in ``trace`` and ``timeline``, when there are such.
+    What happens is noted in ``trace`` and ``timeline``, when there are such. ``faults`` are to
+    befall the workers.
     """
 
     algorithm: Algorithm
@@ -217,6 +235,7 @@ class Job:
     w0: Array
     trace: Trace | None = None
     timeline: Timeline | None = None
+    faults: Faults = ()
 
     def task(self, worker: int, step: int) -> Task:
         return Task(worker, step, self.workers, self.seed, self.objective, self.source)

@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,17 @@ from threadpoolctl import threadpool_limits
 
 from hemiola.callbacks import Callback
 from hemiola.checkpoint import Checkpoint
+from hemiola.communicate import Synchronous
 from hemiola.contracts import Engine, Objective
 from hemiola.dataset import Batch, Dataset
-from hemiola.errors import DivergedError, OptionError, TrainingInterrupted
+from hemiola.errors import (
+    DivergedError,
+    OptionError,
+    RestartError,
+    TrainingInterrupted,
+    WorkersLostError,
+)
+from hemiola.faults import not_yet
 from hemiola.history import History, Record, record_of
 from hemiola.job import Event, Job, Ledger
 from hemiola.result import Model, Result, make_model
@@ -67,6 +75,7 @@ class Run:
     history: History = field(default_factory=History)
     good: Array = field(default_factory=lambda: np.empty(0))
     best: tuple[float, Array] = (np.inf, np.empty(0))
+    kept: bool = False
 
     def train(self, plan: Plan, resume: bool = False) -> Result:
         state = self._begin(resume)
@@ -80,10 +89,15 @@ class Run:
                 if state is not None:
                     callback.on_resume(self.history.records)
             try:
-                stopped = self._loop(plan, state, interrupted)
-            except DivergedError as error:
-                error.result = error.result or self._result("diverged")
+                stopped = self._persist(plan, state, interrupted)
+            except WorkersLostError as error:
+                error.result = self._result("workers were lost")
                 raise
+            except DivergedError as error:
+                if error.result is not None:
+                    raise
+                why = str(error).removeprefix("training diverged: ").rstrip(".")
+                raise self._diverged(self.history.last.rounds, why) from error
             finally:
                 self._save_trace()
                 self._save_timeline()
@@ -111,11 +125,37 @@ class Run:
                 raise OptionError("to resume, name the directory of the checkpoint.")
             state, self.history, self.best = self.checkpoint.load()
             self.good = self.job.algorithm.aggregate.model(state["server"])
+            self.kept = True
             return state
         self.history.metric = "r2" if self.data.classes is None else "accuracy"
         event = Event(0, 0.0, (), 0, None, Ledger(), lambda: None)
         self._record(event, self.job.w0, 0.0)
         return None
+
+    def _persist(self, plan: Plan, state: State | None, interrupted: threading.Event) -> str:
+        """The loop, and again from the last checkpoint when a worker died and that is wanted."""
+        while True:
+            try:
+                return self._loop(plan, state, interrupted)
+            except RestartError as lost:
+                state = self._go_back(lost)
+
+    def _go_back(self, lost: RestartError) -> State | None:
+        """The state of the last checkpoint, or of the start, to go on from with all workers."""
+        discipline, restarts = self.job.algorithm.communicate, self.history.restarts
+        assert isinstance(discipline, Synchronous)
+        if restarts >= discipline.restarts:
+            times = "once" if restarts == 1 else f"{restarts} times"
+            raise WorkersLostError(
+                f"{lost}, and the run has been restarted {times} already; allow more restarts, or "
+                "go on without the dead with on_loss='drop'."
+            ) from lost
+        self.job = replace(self.job, faults=not_yet(self.job.faults, lost.begun))
+        if not self.kept:
+            self.history = History()
+        state = self._begin(resume=self.kept)
+        self.history.restarts = restarts + 1
+        return None if state is None else {**state, "afresh": True}
 
     def _loop(self, plan: Plan, state: State | None, interrupted: threading.Event) -> str:
         done = "all rounds were done"
@@ -137,6 +177,7 @@ class Run:
                     reason = self._notify_record(record) or reason
                     if self.checkpoint is not None:
                         self.checkpoint.save(event.snapshot(), self.history, self.best)
+                        self.kept = True
                 if interrupted.is_set() and not last:
                     self._interrupt(at / plan.per_round)
                 if reason is not None or last:
@@ -159,7 +200,7 @@ class Run:
         reached = score(objective, w, held_out)
         first = self.history.records[0].loss if self.history.records else loss
         if not np.isfinite(loss) or not np.isfinite(w).all() or loss > _EXPLODED * max(first, 1):
-            self._diverged(rounds)
+            raise self._diverged(rounds, "the loss is not finite or has exploded")
         record = record_of(event, rounds, (loss, eval_loss, reached))
         self.history.records.append(record)
         self.history.take(event.ledger, event.clock)
@@ -168,13 +209,13 @@ class Run:
             self.best = (eval_loss, w)
         return record
 
-    def _diverged(self, rounds: float) -> None:
+    def _diverged(self, rounds: float, why: str) -> DivergedError:
         rates = ", ".join(f"{rate:.3g}" for rate in _rates(self.settings["algorithm"]))
         result = self._result("diverged") if self.history.records else None
-        raise DivergedError(
-            f"training diverged by round {rounds:g} with learning rate {rates or 'unknown'}: the "
-            "loss is not finite or has exploded; try a learning rate ten times smaller "
-            "(-o lr=...), or standardise the features.",
+        return DivergedError(
+            f"training diverged by round {rounds:g} with learning rate {rates or 'unknown'}: "
+            f"{why}; try a learning rate ten times smaller (-o lr=...), or standardise the "
+            "features.",
             result,
         )
 

@@ -15,12 +15,13 @@ from hemiola.algorithms.rebuild import rebuild
 from hemiola.algorithms.registry import build
 from hemiola.callbacks import Callback
 from hemiola.checkpoint import Checkpoint, digest
-from hemiola.communicate import Grouped, Synchronous
+from hemiola.communicate import POLICIES, Grouped, Synchronous
 from hemiola.contracts import Engine, Objective, Source, Stream
 from hemiola.dataset import Dataset, as_regression, make_dataset
 from hemiola.describe import describe
 from hemiola.engines import engine_class
 from hemiola.errors import CheckpointError, DataError, OptionError
+from hemiola.faults import Fault, Poison, check_faults
 from hemiola.grouping import Groups, Measured
 from hemiola.job import Job, Timeline, Trace
 from hemiola.learning_rate import with_learning_rate
@@ -55,6 +56,7 @@ def fit(
     w0: Array | None = None,
     trace: str | Path | TraceFile | None = None,
     timeline: str | Path | None = None,
+    faults: Sequence[Fault] = (),
 ) -> Result:
     """Train a model.
 
@@ -78,10 +80,13 @@ def fit(
                     asynchronous algorithms on a finite data set only;
     ``timeline``    a file to draw in who did what when (.png, .svg, .pdf), or to write it to for
                     Perfetto (.json); of a resumed run, since it was resumed.
+    ``faults``      what is to befall the workers, see :mod:`hemiola.faults`; on the engines
+                    ``simulator``, ``threads`` and ``processes``.
 
     Raises :class:`~hemiola.errors.HemiolaError`: :class:`DataError` and :class:`OptionError` for
     input that makes no sense, :class:`DivergedError` with the last good weights when the loss
-    explodes, :class:`CheckpointError` for a checkpoint that does not fit.
+    explodes, :class:`WorkersLostError` when workers are gone without whom the run cannot or should
+    not go on, :class:`CheckpointError` for a checkpoint that does not fit.
 
     >>> from hemiola.data import load
     >>> result = fit("bmuf", "logistic", load("breast_cancer"), rounds=2)
@@ -115,13 +120,17 @@ def fit(
             algorithm = with_learning_rate(algorithm, objective, sample, source, workers)
         record = None if trace is None else Trace()
         spans = None if timeline is None else Timeline()
-        return Job(algorithm, objective, source, workers, seed, start, record, spans)
+        return Job(
+            algorithm, objective, source, workers, seed, start, record, spans,
+            check_faults(faults, workers),
+        )  # fmt: skip
 
     if isinstance(algorithm.communicate, Grouped) and algorithm.communicate.groups is None:
         saved = Path(checkpoint) if resume and checkpoint is not None else None
         algorithm = regrouped(algorithm, *_groups(job_of(algorithm), engine, saved))
     job = job_of(algorithm)
     algorithm = job.algorithm
+    _check_policies(job, checkpoint)
     synchronous = isinstance(algorithm.communicate, Synchronous)
     settings: dict[str, Any] = {
         "algorithm": describe(algorithm),
@@ -132,6 +141,8 @@ def fit(
     }
     place = None if checkpoint is None else _checkpoint(Path(checkpoint), settings, job, sample)
     settings["rounds"] = rounds
+    if job.faults:
+        settings["faults"] = describe(job.faults)
     file = TraceFile(Path(trace)) if isinstance(trace, str | Path) else trace
     if file is not None and (synchronous or not isinstance(data, Dataset)):
         raise OptionError(
@@ -184,14 +195,36 @@ def _plan(algorithm: Algorithm, workers: int, rounds: int, eval_every: int | Non
 
 
 def _checkpoint(directory: Path, settings: dict[str, Any], job: Job, data: Dataset) -> Checkpoint:
-    """Synchronous runs may change engines; asynchronous ones carry their engine's timing.
+    """Synchronous runs may change engines, and how long they wait for whom; asynchronous ones carry
+    their engine's timing.
 
     Causes come before what may follow from them, as a learning rate does from the data.
     """
-    synchronous = isinstance(job.algorithm.communicate, Synchronous)
-    engine = () if synchronous else ("engine",)
-    keys = ("workers", "seed", *engine, "objective", "algorithm")
-    return Checkpoint(directory, {"data": digest(data), **{key: settings[key] for key in keys}})
+    identity = {"data": digest(data), "workers": settings["workers"], "seed": settings["seed"]}
+    algorithm = settings["algorithm"]
+    if isinstance(job.algorithm.communicate, Synchronous):
+        discipline = algorithm["communicate"]
+        kept = {key: value for key, value in discipline.items() if key not in POLICIES}
+        algorithm = {**algorithm, "communicate": kept}
+    else:
+        identity["engine"] = settings["engine"]
+    identity |= {"objective": settings["objective"], "algorithm": algorithm}
+    return Checkpoint(directory, identity)
+
+
+def _check_policies(job: Job, checkpoint: str | Path | None) -> None:
+    discipline = job.algorithm.communicate
+    restarts = isinstance(discipline, Synchronous) and discipline.on_loss == "restart"
+    if restarts and checkpoint is None:
+        raise OptionError(
+            "on_loss='restart' goes back to the last checkpoint: name a directory for it with "
+            "checkpoint=... (on the command line --checkpoint DIR)."
+        )
+    if job.trace is not None and any(isinstance(fault, Poison) for fault in job.faults):
+        raise OptionError(
+            "a trace does not hold what workers sent, so a poisoned run cannot be repeated from "
+            "it; leave out the trace, or the poison."
+        )
 
 
 def _check_counts(**counts: int | None) -> None:

@@ -348,3 +348,84 @@ def test_ctrl_c_outside_of_training_is_quiet(hemiola, monkeypatch):
     monkeypatch.setattr(train, "prepare", interrupted)
     outcome = hemiola("train", "iris", *SSGD)
     assert outcome.exit_code == 130 and outcome.stderr == "hemiola: interrupted\n"
+
+
+# Faults
+
+SIMULATED = ["--engine", "simulator", "--rounds", "12", "--workers", "3"]
+
+
+def test_a_run_with_faults_says_what_happened(hemiola, tmp_path):
+    faults = ["--fault", "die:worker=1,at=4", "--fault", "poison:worker=2,at=2,until=5"]
+    words = ["train", "iris", *SSGD, *SIMULATED, "--json", tmp_path / "run.json"]
+    outcome = hemiola(*words, *faults)
+    sentence = "1 of 3 workers died; 3 messages that were not finite were refused."
+    assert sentence in outcome.stdout
+    document = json.loads((tmp_path / "run.json").read_text())
+    assert document["incidents"] == sentence
+    assert [fault["type"] for fault in document["faults"]] == ["Die", "Poison"]
+    history = document["history"]
+    assert (history["left"], history["refused"], history["sent"]) == (1, 3, 12 * 3 - 7)
+    assert "died" not in hemiola(*words[:-2]).stdout
+
+
+def test_policies_are_given_as_options(hemiola):
+    words = ["train", "iris", *SSGD, *SIMULATED, "--fault", "slow:worker=0,factor=9"]
+    assert "1 late message was dropped." in hemiola(*words, "-o", "backups=1").stdout
+    outcome = hemiola(*words, "-o", "timeout=0.002", "-o", "late=raise")
+    assert outcome.exit_code == 2
+    assert "worker 0 did not answer to round 0 within 0.002 seconds" in outcome.stderr
+
+
+def test_a_run_that_lost_its_workers_leaves_its_model(hemiola, tmp_path):
+    words = ["train", "iris", *SSGD, *SIMULATED, "-o", "on_loss=raise", "--eval-every", "1"]
+    model = tmp_path / "model.npz"
+    outcome = hemiola(*words, "--fault", "die:worker=1,at=4", "--save", model)
+    assert outcome.exit_code == 2
+    assert "worker 1 died in round 4" in outcome.stderr
+    assert f"The model so far is in {model}." in " ".join(outcome.stderr.split("\n"))
+    assert Result.load(model).history.last.rounds == 4
+
+
+def test_a_restarted_run_says_so(hemiola, tmp_path):
+    words = ["train", "iris", *SSGD, *SIMULATED, "-o", "on_loss=restart"]
+    outcome = hemiola(*words, "--fault", "die:worker=1,at=4", "--checkpoint", tmp_path)
+    assert "The run went back to its last checkpoint once." in outcome.stdout
+    assert "name a directory" in hemiola(*words).stderr
+
+
+def test_compare_tells_incidents_and_losses(hemiola):
+    words = ["compare", "iris", "--algorithms", "ssgd,asgd", *SIMULATED]
+    outcome = hemiola(*words, "--fault", "die:worker=1,at=4", "-o", "on_loss=raise")
+    assert outcome.exit_code == 2
+    assert "lost workers" in outcome.stdout
+    assert "asgd, seed 0: 1 of 3 workers died." in outcome.stdout
+    assert "hemiola: ssgd: worker 1 died in round 4" in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("dei:worker=1,at=2", "did you mean 'die'"),
+        ("die:worker=1,att=2", "did you mean 'at'"),
+        ("die:worker=9,at=2", "a fault names worker 9, but there are 3"),
+    ],
+)
+@pytest.mark.parametrize("command", ["train", "compare"])
+def test_a_wrong_fault_is_refused_before_anything_runs(hemiola, command, fault, message):
+    which = SSGD if command == "train" else ["--algorithms", "ssgd"]
+    outcome = hemiola(command, "no-such-data", *which, *SIMULATED, "--fault", fault)
+    assert outcome.exit_code == 2
+    assert message in outcome.stderr
+
+
+def test_the_policies_are_explained_where_there_are_rounds(hemiola):
+    shown = hemiola("algorithms", "fedavg").stdout
+    assert "on_loss" in shown and "drop, raise, restart" in shown
+    assert "How long a round waits, and for whom" in shown
+    assert "How long a round waits" not in hemiola("algorithms", "asgd").stdout
+    rows = {row["name"]: row for row in parsed(hemiola("algorithms", "bmuf", "--json"))["options"]}
+    assert rows["timeout"] == {"name": "timeout", "type": "float > 0, none", "default": "none"}
+    assert "timeout" not in {
+        row["name"] for row in parsed(hemiola("algorithms", "asgd", "--json"))["options"]
+    }

@@ -201,14 +201,16 @@ def test_a_resumed_clock_and_ledger_go_on(go, engine, discipline):
 @pytest.mark.parametrize("engine", ENGINES, ids=lambda e: e.name)
 def test_a_snapshot_holds_all_that_a_run_consists_of(go, engine):
     everything = {"step", "clock", "server", "ledger", "read", "local_steps", "ticks", "away",
-                  "workers", "pending", "trace", "begun", "executor"}  # fmt: skip
+                  "workers", "pending", "trace", "begun", "executor", "at_work"}  # fmt: skip
     _, result = go(Synchronous(), engine)
     assert result.snapshot.keys() == everything
     assert (result.snapshot["pending"], result.snapshot["ticks"]) == ([], [5, 5, 5])
+    assert result.snapshot["at_work"] == []
     _, result = go(Asynchronous(), engine)
     saved = result.snapshot
     assert saved.keys() == everything | {"parked"}
     assert sorted(arrival["worker"] for arrival in saved["pending"]) == [0, 1, 2]
+    assert saved["at_work"] == [0, 1, 2]
     assert saved["ticks"] == result.ledger.updates
     assert saved["local_steps"] == [2 * ticks for ticks in saved["ticks"]]
     assert [state["t"] for state in saved["workers"]] == [2 * (n + 1) for n in saved["ticks"]]

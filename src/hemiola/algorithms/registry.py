@@ -4,6 +4,8 @@ An option addresses a parameter of the recipe or, by a dot, a field of one of it
 ``steps=5``, ``optimizer=adam``, ``optimizer.lr=0.01``, ``partition=dirichlet``,
 ``partition.alpha=0.3``. Common fields have short names: ``lr``, ``momentum``, ``schedule``,
 ``batch_size`` and ``draw``. Every algorithm has ``shards``: so many servers with a slice of w each.
+Every synchronous one has the policies of :class:`~hemiola.communicate.Synchronous`, such as
+``timeout`` and ``on_loss``.
 """
 
 from __future__ import annotations
@@ -45,6 +47,7 @@ from hemiola.algorithms.ssgd import PAPER as SSGD
 from hemiola.algorithms.ssgd import ssgd
 from hemiola.algorithms.ssp import PAPER as SSP
 from hemiola.algorithms.ssp import ssp
+from hemiola.communicate import POLICIES, Synchronous
 from hemiola.errors import OptionError, nearest
 from hemiola.options import arguments, unknown_option
 
@@ -65,6 +68,17 @@ class Recipe:
     @property
     def parameters(self) -> Mapping[str, inspect.Parameter]:
         return inspect.signature(self.make).parameters
+
+    @property
+    def general(self) -> tuple[str, ...]:
+        """The options beside its parameters: :data:`SHARDS`, and the policies of rounds.
+
+        >>> recipe("asgd").general, recipe("ssgd").general[:3]
+        (('shards',), ('shards', 'timeout', 'late'))
+        """
+        synchronous = isinstance(self.make().communicate, Synchronous)
+        known = (SHARDS, *POLICIES) if synchronous else (SHARDS,)
+        return tuple(name for name in known if name not in self.parameters)
 
 
 _ALL = (
@@ -151,8 +165,12 @@ def build(name: str, options: Mapping[str, Any] | None = None) -> Algorithm:
     paths = {path_of(chosen, key): value for key, value in (options or {}).items()}
     parts = {key: _part(key, default, paths) for key, default in defaults.items()
              if isinstance(default, Algorithm)}  # fmt: skip
-    shards = paths.pop(SHARDS) if SHARDS in paths and SHARDS not in defaults else None
+    extra = {key: paths.pop(key) for key in list(paths) if key.split(".")[0] in chosen.general}
     algorithm = chosen.make(**parts, **arguments(paths, defaults, COMPONENTS))
+    general = arguments(extra, dict.fromkeys(chosen.general), {})
+    shards = general.pop(SHARDS, None)
+    if general:
+        algorithm = replace(algorithm, communicate=replace(algorithm.communicate, **general))
     if shards is None:
         return algorithm
     return replace(algorithm, aggregate=Sharded(algorithm.aggregate, shards))
@@ -185,8 +203,12 @@ def path_of(chosen: Recipe, key: str) -> str:
     parameters = chosen.parameters
     head = key.split(".")[0]
     path = _full(head, parameters) + key[len(head) :] if _is_short(head, parameters) else key
-    if path.split(".")[0] not in (*parameters, SHARDS):
-        known = {*parameters, SHARDS, *(s for s in SHORT_NAMES if _is_short(s, parameters))}
+    if path.split(".")[0] not in (*parameters, *chosen.general):
+        known = {
+            *parameters,
+            *chosen.general,
+            *(s for s in SHORT_NAMES if _is_short(s, parameters)),
+        }
         raise unknown_option(chosen.name, key, known)
     return path
 

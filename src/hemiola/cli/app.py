@@ -79,6 +79,7 @@ def hemiola(
         "hemiola train big.npz --algorithm ssgd --epochs 20 --checkpoint run1 --log run1.jsonl",
         "hemiola train big.npz --algorithm ssgd --epochs 40 --checkpoint run1 --resume",
         "hemiola train wine --algorithm fedavg -o partition=dirichlet -o partition.alpha=0.3",
+        "hemiola train wine --algorithm ssgd --engine threads --fault die:worker=2,at=5",
     )
 )
 @_plain_errors

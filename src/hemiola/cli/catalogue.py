@@ -15,6 +15,7 @@ from hemiola import engines
 from hemiola.algorithms.registry import COMPONENTS, RECIPES, SHORT_NAMES, Recipe, build
 from hemiola.cli.recipes import supporting
 from hemiola.cli.setup import ENGINE_CHOICES
+from hemiola.communicate import POLICIES, Synchronous
 from hemiola.describe import describe
 from hemiola.options import Choices
 
@@ -112,7 +113,8 @@ def engine_rows() -> list[dict[str, Any]]:
 
 
 def option_rows(recipe: Recipe) -> list[Row]:
-    """The options of an algorithm; of components only those that have a short name."""
+    """The options of an algorithm, those of its rounds last; of components only those that have a
+    short name."""
     hints = get_type_hints(recipe.make, include_extras=True)
     rows = []
     for name, parameter in recipe.parameters.items():
@@ -126,7 +128,18 @@ def option_rows(recipe: Recipe) -> list[Row]:
                     for row in _field_rows(type(parameter.default), COMPONENTS)
                     if row.name == field
                 ]
+    rounds = set(recipe.general) & set(POLICIES)
+    rows += [row for row in _field_rows(Synchronous, COMPONENTS) if row.name in rounds]
     return [_explained(row) for row in rows]
+
+
+def policies(recipe: Recipe) -> str:
+    """What the options of a synchronous algorithm's rounds mean; nothing for others."""
+    if not set(recipe.general) & set(POLICIES):
+        return ""
+    about = inspect.getdoc(Synchronous) or ""
+    about = about[about.index("How long a round waits") :]
+    return re.sub(r"(?m)^``(\w+)``", r"\1    ", about).replace("``", "")
 
 
 def component_rows(recipe: Recipe) -> list[Row]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from hemiola.cli.progress import make_progress
 from hemiola.cli.recipes import build_algorithms, refuse_unsupported
 from hemiola.cli.setup import Prepared, Setup, build_engine, count_rounds, prepare
 from hemiola.contracts import Engine
-from hemiola.errors import DivergedError, OptionError, TrainingInterrupted
+from hemiola.errors import DivergedError, OptionError, TrainingInterrupted, WorkersLostError
 from hemiola.plots import check_extension, plot_asynchrony, plot_histories
 from hemiola.reference import pooled_optimum
 from hemiola.result import Result
@@ -31,6 +31,7 @@ LEGEND = (
 )
 
 Results = dict[str, list[Result]]
+Failures = dict[str, DivergedError | WorkersLostError]
 
 
 @dataclass(frozen=True)
@@ -57,17 +58,20 @@ class Comparison:
 def compare(setup: Setup, wanted: Comparison) -> None:
     """Run every algorithm with every seed; the split of the data stays the same.
 
-    Raises :class:`DivergedError`, once everything is shown, if some algorithm diverged.
+    Raises :class:`DivergedError` or :class:`WorkersLostError`, once everything is shown, if some
+    algorithm diverged or lost its workers.
     """
     wanted.check()
+    setup.befalling()
     engine = build_engine(setup.engine, setup.engine_options)
     algorithms = build_algorithms(wanted.names, wanted.options)
     refuse_unsupported(algorithms, engine)
     prepared = prepare(setup)
-    results, diverged = _run_all(setup, algorithms, engine, prepared, wanted.seeds)
-    _report(setup, wanted, prepared, results)
-    if diverged:
-        raise DivergedError(" ".join(f"{name}: {error}" for name, error in diverged.items()))
+    results, failed = _run_all(setup, algorithms, engine, prepared, wanted.seeds)
+    _report(setup, wanted, prepared, results, failed)
+    if failed:
+        kind = type(next(iter(failed.values())))
+        raise kind(" ".join(f"{name}: {error}" for name, error in failed.items()))
 
 
 def _run_all(
@@ -76,10 +80,10 @@ def _run_all(
     engine: Engine,
     prepared: Prepared,
     seeds: range,
-) -> tuple[Results, dict[str, DivergedError]]:
-    """The results by algorithm; none for an algorithm that diverged with some seed."""
+) -> tuple[Results, Failures]:
+    """The results by algorithm; none for an algorithm that failed with some seed."""
     results: Results = {name: [] for name in algorithms}
-    diverged: dict[str, DivergedError] = {}
+    failed: Failures = {}
     total = len(algorithms) * len(seeds)
     with make_progress() as progress:
         task = progress.add_task("", total=total, state="")
@@ -93,14 +97,14 @@ def _run_all(
                 progress.refresh()
                 try:
                     results[name].append(_run(setup, algorithm, engine, prepared, seed))
-                except DivergedError as error:
-                    diverged[name], results[name] = error, []
+                except (DivergedError, WorkersLostError) as error:
+                    failed[name], results[name] = error, []
                     break
                 except TrainingInterrupted as stop:
                     raise TrainingInterrupted(
                         f"interrupted in {label}; nothing was written", stop.result
                     ) from None
-    return results, diverged
+    return results, failed
 
 
 def _run(
@@ -118,11 +122,14 @@ def _run(
         eval_every=setup.eval_every,
         callbacks=setup.callbacks(),
         keep_best=setup.keep_best,
+        faults=setup.befalling(),
     )
     return replace(result, model=replace(result.model, standardizer=prepared.standardizer))
 
 
-def _report(setup: Setup, wanted: Comparison, prepared: Prepared, results: Results) -> None:
+def _report(
+    setup: Setup, wanted: Comparison, prepared: Prepared, results: Results, failed: Failures
+) -> None:
     best = _optimum(prepared)
     if wanted.plot is not None and any(results.values()):
         histories = {name: [r.history for r in runs] for name, runs in results.items()}
@@ -148,8 +155,10 @@ def _report(setup: Setup, wanted: Comparison, prepared: Prepared, results: Resul
         markup=False,
         highlight=False,
     )
-    console.print(_table(setup, prepared, results, best))
+    console.print(_table(setup, prepared, results, failed, best))
     console.print(LEGEND)
+    for name, seed, incidents in _incidents(results, wanted.seeds):
+        console.print(f"{name}, seed {seed}: {incidents}", highlight=False)
     places = {"figure": wanted.plot, "JSON": wanted.json}
     output.name_places(console, places | {"figure of staleness": wanted.staleness_plot})
 
@@ -164,7 +173,11 @@ def _optimum(prepared: Prepared) -> dict[str, float] | None:
 
 
 def _table(
-    setup: Setup, prepared: Prepared, results: Results, best: dict[str, float] | None
+    setup: Setup,
+    prepared: Prepared,
+    results: Results,
+    failed: Failures,
+    best: dict[str, float] | None,
 ) -> Table:
     metric = "R²" if prepared.train.classes is None else "accuracy"
     where = "test" if prepared.test is not None else "training"
@@ -179,10 +192,21 @@ def _table(
     for header in ("training\nloss", "gap", "rounds", "local\nsteps", time, "sent", "waiting"):
         table.add_column(header, justify="right", overflow="fold", min_width=7)
     for name, runs in results.items():
-        table.add_row(name, *(_row(setup, runs, best) if runs else ["diverged"]))
+        table.add_row(name, *(_row(setup, runs, best) if runs else [_verdict(failed[name])]))
     table.add_section()
     table.add_row(OPTIMUM, *(("-", "-") if best is None else _figures([best["score"]], best)))
     return table
+
+
+def _verdict(error: DivergedError | WorkersLostError) -> str:
+    return "diverged" if isinstance(error, DivergedError) else "lost workers"
+
+
+def _incidents(results: Results, seeds: range) -> Iterator[tuple[str, int, str]]:
+    for name, runs in results.items():
+        for seed, run in zip(seeds, runs, strict=False):
+            if incidents := run.history.incidents():
+                yield name, seed, incidents
 
 
 def _figures(scores: Sequence[float], losses: dict[str, float]) -> tuple[str, str]:

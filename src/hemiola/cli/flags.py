@@ -71,6 +71,15 @@ EngineOptions = Annotated[
         "-e", "--engine-option", metavar="KEY=VALUE", help="An option of the engine. Repeatable."
     ),
 ]
+Faults = Annotated[
+    list[str] | None,
+    Option(
+        "--fault",
+        metavar="KIND:KEY=VALUE,...",
+        help="What is to befall a worker: slow, stall, die, hang or poison, for example "
+        "die:worker=1,at=20,back_after=0.5. Repeatable.",
+    ),
+]
 Json = Annotated[
     Path | None, Option(help="Write settings, history and results here; - is standard output.")
 ]
@@ -105,6 +114,7 @@ def _common(
     time_limit: TimeLimit = None,
     patience: Patience = None,
     engine_options: EngineOptions = None,
+    faults: Faults = None,
 ) -> None:
     """What all commands that train take: the fields of :class:`hemiola.cli.setup.Setup`."""
 

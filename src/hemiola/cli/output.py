@@ -117,6 +117,7 @@ def document(result: Result, data: dict[str, Any], best: bool = False) -> dict[s
             "mean_staleness": history.mean_staleness(),
         },
         "stopped": result.stopped,
+        "incidents": history.incidents(),
         "weights_sha256": result.model.sha256,
     }
 
@@ -158,10 +159,11 @@ def summary(result: Result, data: dict[str, Any], best: bool = False) -> Table:
     }
     if history.lead and len(history.lead) > 1:
         rows["lead"] = f"at most {len(history.lead) - 1} pieces of work ahead of the slowest"
-    if history.refused:
-        rows["refused"] = f"{history.refused:,} messages were not finite and were not applied"
-    if history.left or history.joined:
-        rows["workers"] = f"{history.left} went away, {history.joined} came back"
+    if history.late or history.refused or history.lost:
+        rows["not applied"] = (
+            f"{history.late:,} late and {history.refused:,} not finite messages, "
+            f"{history.lost:,} lost with their workers"
+        )
     rows |= {"stopped": result.stopped, "weights sha256": result.model.sha256[:16]}
     for row in rows.items():
         table.add_row(*row)

@@ -26,6 +26,7 @@ from hemiola.engines.simulator import (
     Uniform,
 )
 from hemiola.errors import CheckpointError, DataError, OptionError, nearest
+from hemiola.faults import Faults, check_faults, parse_fault
 from hemiola.objectives import LinearObjective
 from hemiola.options import Choices, arguments, parse_options, unknown_option
 from hemiola.training import make_objective
@@ -66,6 +67,7 @@ class Setup:
     time_limit: float | None
     patience: int | None
     engine_options: Sequence[str] | None
+    faults: Sequence[str] | None = None
 
     def origin(self) -> dict[str, Any]:
         """What says which data a run is on: enough for :func:`prepare`."""
@@ -86,7 +88,11 @@ class Setup:
         rest = {field.name: None for field in fields(cls)}
         plain = {**rest, "engine": "serial", "workers": 1, "keep_best": False}
         known = {key: value for key, value in origin.items() if key in rest}
-        return cls(**{**plain, **known, "engine_options": ()})
+        return cls(**{**plain, **known, "engine_options": (), "faults": ()})
+
+    def befalling(self) -> Faults:
+        """The faults that were ordered."""
+        return check_faults(map(parse_fault, self.faults or ()), self.workers)
 
     def callbacks(self) -> list[Callback]:
         """New ones that stop a run as asked for."""

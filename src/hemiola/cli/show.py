@@ -60,6 +60,8 @@ def show_algorithm(name: str, json: bool) -> None:
     console.print(catalogue.documentation(chosen), highlight=False, markup=False)
     console.print("\nOptions, as -o NAME=VALUE:", style="bold")
     console.print(_options("option", rows))
+    if policies := catalogue.policies(chosen):
+        console.print(policies + "\n", highlight=False, markup=False)
     console.print("Components, with options of their own, as -o optimizer.beta1=0.8:", style="bold")
     console.print(_components(catalogue.component_rows(chosen)))
 

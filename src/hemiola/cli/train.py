@@ -16,7 +16,7 @@ from hemiola.cli.progress import ProgressBar
 from hemiola.cli.recipes import build_algorithms, refuse_unsupported
 from hemiola.cli.setup import Prepared, Setup, build_engine, count_rounds, prepare
 from hemiola.contracts import Engine
-from hemiola.errors import DivergedError, OptionError, TrainingInterrupted
+from hemiola.errors import DivergedError, OptionError, TrainingInterrupted, WorkersLostError
 from hemiola.plots import check_extension, plot_asynchrony, plot_histories
 from hemiola.result import Result
 from hemiola.timeline import check_timeline
@@ -57,6 +57,7 @@ class Run:
 def train(setup: Setup, run: Run) -> None:
     """Train, show and write what was asked for."""
     run.check()
+    setup.befalling()
     engine = build_engine(setup.engine, setup.engine_options)
     algorithms = build_algorithms([run.algorithm], run.options)
     refuse_unsupported(algorithms, engine)
@@ -65,8 +66,10 @@ def train(setup: Setup, run: Run) -> None:
         result = _fit(setup, run, algorithms[run.algorithm], engine, prepared)
     except DivergedError as error:
         saved = _rescued(error.result, run, prepared)
-        message = f"{error} The last good weights are in {saved}." if saved else str(error)
-        raise DivergedError(message) from None
+        raise DivergedError(_with_place(error, "The last good weights are in", saved)) from None
+    except WorkersLostError as error:
+        saved = _rescued(error.result, run, prepared)
+        raise WorkersLostError(_with_place(error, "The model so far is in", saved)) from None
     except TrainingInterrupted as stop:
         saved = _rescued(stop.result, run, prepared)
         model = f"; the model so far is in {saved}" if saved else ""
@@ -95,6 +98,7 @@ def _fit(
         checkpoint=run.checkpoint,
         resume=run.resume,
         keep_best=setup.keep_best,
+        faults=setup.befalling(),
         trace=None if run.trace is None else TraceFile(run.trace, setup.origin()),
         timeline=run.timeline,
     )
@@ -111,6 +115,10 @@ def _rescued(result: object, run: Run, prepared: Prepared) -> Path | None:
         return None
     _with_scaling(result, prepared).save(run.save)
     return run.save
+
+
+def _with_place(error: Exception, what: str, saved: Path | None) -> str:
+    return f"{error} {what} {saved}." if saved else str(error)
 
 
 def _how_to_resume(run: Run) -> str:
@@ -142,6 +150,8 @@ def _report(result: Result, setup: Setup, run: Run, prepared: Prepared) -> None:
     by_group = groups.measured(result.history)
     if by_group is not None:
         console.print(by_group)
+    if incidents := result.history.incidents():
+        console.print(incidents, "", highlight=False)
     places = {"figure": run.plot, "model": run.save, "JSON": run.json, "log": run.log}
     places |= {"trace": run.trace, "timeline": run.timeline}
     places |= {"figure of staleness": run.staleness_plot}

@@ -14,6 +14,7 @@ from time import perf_counter
 from typing import Any
 
 from hemiola.engines import _wire
+from hemiola.engines._faults import earliest
 from hemiola.engines._shared import Inbox, Outbox
 from hemiola.engines._wire import GoneError, Packet, Wire
 from hemiola.engines._worker import serve
@@ -130,13 +131,20 @@ class Crew:
         with suppress(GoneError):
             self._members[rank].wire.send(packet)
 
-    def take(self) -> tuple[int, Packet | None]:
-        """Wait for the next packet; None in its place tells, once, that a worker is gone."""
+    def take(self, seconds: float | None = None) -> tuple[int, Packet | None] | None:
+        """Wait for the next packet; None in its place tells, once, that a worker is gone.
+
+        None: nothing was heard for so long.
+        """
+        until = None if seconds is None else perf_counter() + max(seconds, 0.0)
         while True:
             if not self._ready:
-                self._ready.extend(fd for fd, _ in self._epoll.poll(self._interval))
+                rest = None if until is None else max(until - perf_counter(), 0.0)
+                self._ready.extend(fd for fd, _ in self._epoll.poll(earliest(rest, self._interval)))
                 if perf_counter() >= self._check_at:
                     self._check()
+                if not self._ready and until is not None and perf_counter() >= until:
+                    return None
                 continue
             fd = self._ready.popleft()
             member = self._at[fd]
@@ -149,6 +157,11 @@ class Crew:
                 return member.rank, packet
             if fd == member.pidfd:  # ended, but a process that it started holds the wire
                 return self._dismiss(member), None
+
+    def kill(self, rank: int) -> None:
+        """End a process that would not end by itself, which :meth:`take` then notices."""
+        if rank in self._members:
+            self._members[rank].kill()
 
     def _dismiss(self, member: Member) -> int:
         """Forget a member that is gone, or as good as gone."""

@@ -8,7 +8,7 @@ engines cannot differ in it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from time import perf_counter
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -30,6 +30,7 @@ class Arrival(NamedTuple):
     """One piece of work done.
 
     ``finished`` is in seconds on the executor's clock; ``computed`` are the seconds of computing.
+    ``tick`` is the number of the task that this answers.
     """
 
     worker: int
@@ -37,6 +38,7 @@ class Arrival(NamedTuple):
     steps: int
     finished: float
     computed: float
+    tick: int
 
 
 def as_arrival(plain: dict[str, Any]) -> Arrival:
@@ -45,10 +47,14 @@ def as_arrival(plain: dict[str, Any]) -> Arrival:
 
 
 class Change(NamedTuple):
-    """A worker that is gone (``joined`` False), or one that is back and has lost its state."""
+    """A worker that is gone (``joined`` False), or one that is back and has lost its state.
+
+    ``when`` is in seconds on the executor's clock, where that matters: on those that know ahead.
+    """
 
     worker: int
     joined: bool
+    when: float = 0.0
 
 
 class Executor(Protocol):
@@ -58,8 +64,11 @@ class Executor(Protocol):
         """Begin ``local.work`` for the task's worker; may return before it is done."""
         ...
 
-    def next(self) -> Arrival | Change:
-        """What happens next, in the engine's order; waits for it."""
+    def next(self, until: float | None = None) -> Arrival | Change | None:
+        """What happens next, in the engine's order; waits for it.
+
+        None: nothing did before the clock reached ``until``, or, without it, nothing ever will.
+        """
         ...
 
     def set_state(self, worker: int, state: State) -> None:
@@ -70,11 +79,14 @@ class Executor(Protocol):
         """All workers' states, of those at work as it will be; None if not begun yet."""
         ...
 
-    def pending(self) -> list[Arrival]:
-        """All pieces begun and not yet handed over, in order; waits for them, keeps them."""
+    def pending(self) -> Sequence[Arrival | Change]:
+        """All pieces begun and not yet handed over, in order; waits for them, keeps them.
+
+        Also who comes and goes, on engines that know ahead. Who hangs is not waited for.
+        """
         ...
 
-    def restore(self, arrivals: list[Arrival], clock: float) -> None:
+    def restore(self, pending: Sequence[Arrival | Change], clock: float) -> None:
         """Continue from another executor's ``pending()`` and clock."""
         ...
 
@@ -101,7 +113,9 @@ class Remembering(Protocol):
 def drive(job: Job, executor: Executor, resume: State | None) -> Iterator[Event]:
     """Run the algorithm's discipline on an executor."""
     if isinstance(job.algorithm.communicate, Synchronous):
-        return _synchronous(job, executor, resume)
+        from hemiola.engines._rounds import synchronous
+
+        return synchronous(job, executor, resume)
     if isinstance(job.algorithm.communicate, Grouped):
         from hemiola.engines._groups import grouped
 
@@ -150,6 +164,7 @@ class Server:
         self.local_steps = [0] * job.workers
         self.begun = [0.0] * job.workers  # when each worker's piece of work was sent off
         self.read = [0] * job.workers  # the version that each worker read last
+        self.at_work: set[int] = set()  # who owes an answer
         self.refused_in_a_row = 0
         if resume is not None:
             self._restore(resume)
@@ -169,16 +184,27 @@ class Server:
                     "without one, or start anew."
                 )
             self.job.trace.restore(saved["trace"])
+        self.at_work = set(_at_work(saved))
+        if "sent" not in saved["ledger"]:  # a checkpoint from before pieces were counted
+            self.ledger.sent = len(self.at_work) - self.ledger.in_flight
+        gone = _gone(saved) if saved.get("afresh") else set()
         for worker, state in enumerate(saved["workers"]):
             if state is not None:
                 self.executor.set_state(worker, state)
-        self.executor.restore([as_arrival(plain) for plain in saved["pending"]], saved["clock"])
-        if isinstance(self.executor, Remembering) and saved["executor"]:
+        pending = [_happening(entry, saved["ticks"]) for entry in saved["pending"]]
+        if saved.get("afresh"):
+            pending = [p for p in pending if isinstance(p, Arrival) and p.worker not in gone]
+        self.executor.restore(pending, saved["clock"])
+        for worker in sorted(gone):
+            if worker not in self.ticks.away:
+                self.change(Change(worker, joined=False))
+            self.change(Change(worker, joined=True))
+        if isinstance(self.executor, Remembering) and saved.get("executor"):
             self.executor.recall(saved["executor"])
 
     def snapshot(self) -> dict[str, Any]:
         """Everything that a resumed run needs."""
-        pending = [arrival._asdict() for arrival in self.executor.pending()]
+        pending = [happening._asdict() for happening in self.executor.pending()]
         executor = self.executor
         memory = executor.memory() if isinstance(executor, Remembering) else {}
         return copy_state({
@@ -186,6 +212,7 @@ class Server:
             "ledger": vars(self.ledger), "read": self.read, "local_steps": self.local_steps,
             "begun": self.begun, "executor": memory,
             "ticks": self.ticks.values, "away": sorted(self.ticks.away),
+            "at_work": sorted(self.at_work),
             "workers": self.executor.states(), "pending": pending,
             "trace": None if self.job.trace is None else self.job.trace.snapshot(),
         })  # fmt: skip
@@ -213,11 +240,19 @@ class Server:
         self.begun[worker] = self.executor.now()
         if self.job.timeline is not None:
             self.job.timeline.begin(worker, self.begun[worker])
+        self.ledger.sent += 1
+        self.at_work.add(worker)
         self.executor.start(down, self.job.task(worker, self.ticks[worker]))
 
     def receive(self, arrival: Arrival, inside: bool = False) -> None:
         """Count a piece of work; its message stays ``inside`` a group or comes to the server."""
         worker = arrival.worker
+        if worker not in self.at_work or arrival.tick != self.ticks[worker]:
+            raise AssertionError(
+                f"worker {worker} answered task {arrival.tick}, but task {self.ticks[worker]} "
+                f"{'was its last' if worker in self.at_work else 'has not been sent'}."
+            )
+        self.at_work.discard(worker)
         self._note(PUSH, worker, arrival.computed)
         begun, finished = self.begun[worker], arrival.finished
         if self.job.timeline is not None:
@@ -260,7 +295,10 @@ class Server:
             self.state = aggregate.complete(self.state, self.ticks.lowest)
 
     def change(self, change: Change) -> None:
-        """Take a worker out, or take one back with a fresh state at the current model."""
+        """Take a worker out, or take one back with a fresh state at the current model.
+
+        The piece of work that is lost with a worker keeps its number.
+        """
         worker = change.worker
         self._note(JOIN if change.joined else LEAVE, worker)
         if not change.joined:
@@ -268,8 +306,11 @@ class Server:
             self.ledger.left += 1
             if self.job.timeline is not None:
                 self.job.timeline.drop(worker)
-            if not self.ticks.present:
-                raise WorkersLostError("all workers are gone; the run cannot go on.")
+            self.ledger.count(self.ledger.deaths, worker)
+            if worker in self.at_work:
+                self.at_work.discard(worker)
+                self.ticks.advance(worker)
+                self.ledger.lost += 1
             self.complete()
             return
         self.ticks.join(worker)
@@ -278,6 +319,13 @@ class Server:
         state = algorithm.local.init(algorithm.aggregate.model(self.state))
         state["t"] = self.local_steps[worker]
         self.executor.set_state(worker, state)
+
+    def abandoned(self, awaited: Iterable[int]) -> WorkersLostError:
+        """The error to raise when nothing will ever happen any more."""
+        if not self.ticks.present:
+            return WorkersLostError("all workers are gone; the run cannot go on.")
+        who = words(awaited)
+        return WorkersLostError(f"{who} will never answer, and the run would wait for ever.")
 
     def event(self, workers: Sequence[int], staleness: int, snapshot: Callable[[], State]) -> Event:
         clock = self.executor.now()
@@ -288,52 +336,46 @@ class Server:
             self.job.trace.note(kind, worker, self.executor.now(), computed)
 
 
+def words(workers: Iterable[int]) -> str:
+    """Workers by their numbers.
+
+    >>> words([2]), words({3, 1})
+    ('worker 2', 'workers 1, 3')
+    """
+    numbers = sorted(workers)
+    return f"worker{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
+
+
+def _at_work(saved: State) -> list[int]:
+    """Who owed an answer when the snapshot was taken."""
+    if "at_work" in saved:
+        return list(saved["at_work"])
+    if "parked" not in saved:
+        return []  # between rounds
+    idle = {int(worker) for worker in (*saved["parked"], *saved["away"])}
+    return sorted(set(range(len(saved["workers"]))) - idle)
+
+
+def _gone(saved: State) -> set[int]:
+    """Who was away, or would never have been heard of again, when the snapshot was taken."""
+    answered = {entry["worker"] for entry in saved["pending"] if "up" in entry}
+    begun = {worker for worker, ticks in enumerate(saved["ticks"]) if ticks}
+    begun |= set(_at_work(saved))
+    stateless = {worker for worker in begun if saved["workers"][worker] is None}
+    return {int(worker) for worker in saved["away"]} | stateless | set(_at_work(saved)) - answered
+
+
+def _happening(entry: dict[str, Any], ticks: Sequence[int]) -> Arrival | Change:
+    """An entry of ``pending`` as it was; the first checkpoints had no ticks there."""
+    if "up" not in entry:
+        return Change(**entry)
+    return Arrival(**{"tick": ticks[entry["worker"]], **entry, "up": freeze(**entry["up"])})
+
+
 def _is_finite(array: Array) -> bool:
     """Whether all numbers are. The sum of squares says so in one pass, unless it overflows."""
     flat = array.ravel()
     return bool(np.isfinite(np.dot(flat, flat)) or np.isfinite(flat).all())
-
-
-def _synchronous(job: Job, executor: Executor, resume: State | None) -> Iterator[Event]:
-    server = Server(job, executor, resume)
-    discipline = job.algorithm.communicate
-    assert isinstance(discipline, Synchronous)
-    while True:
-        sampled = discipline.members(server.step, job.workers, job.seed)
-        away = server.ticks.away
-        members = [worker for worker in sampled if worker not in away]
-        members = members or [worker for worker in range(job.workers) if worker not in away]
-        for worker in members:
-            server.send(worker)
-        arrivals = _gather(server, executor, len(members))
-        if not arrivals:
-            continue
-        for arrival in arrivals:
-            server.receive(arrival)
-        up, weight = reduce_arrivals(job, arrivals)
-        there = [arrival.worker for arrival in arrivals]
-        server.push(up, Info(server.step, there, weight, 0, job.workers, server.step))
-        end = executor.now()
-        server.ledger.waiting += sum(end - arrival.finished for arrival in arrivals)
-        event = server.event(there, 0, server.snapshot)
-        executor.pause()
-        yield event
-        executor.resume()
-
-
-def _gather(server: Server, executor: Executor, members: int) -> list[Arrival]:
-    """A round's arrivals in rank order, without those of workers that went away."""
-    arrivals: list[Arrival] = []
-    missing = members
-    while missing:
-        happened = executor.next()
-        if isinstance(happened, Arrival):
-            arrivals.append(happened)
-            missing -= 1
-        else:
-            server.change(happened)
-            missing -= 0 if happened.joined else 1
-    return sorted(arrivals, key=lambda arrival: arrival.worker)
 
 
 def reduce_arrivals(job: Job, arrivals: list[Arrival]) -> tuple[Message, float]:
@@ -356,12 +398,17 @@ def _asynchronous(job: Job, executor: Executor, resume: State | None) -> Iterato
             gate.start(worker, executor.now())
     else:
         gate.parked = {int(k): finished for k, finished in resume["parked"].items()}
+        for worker in range(job.workers):
+            if worker not in server.at_work | server.ticks.away | gate.parked.keys():
+                gate.start(worker, executor.now())
 
     def snapshot() -> State:
         return {**server.snapshot(), "parked": {str(k): v for k, v in gate.parked.items()}}
 
     while True:
         happened = executor.next()
+        if happened is None:
+            raise server.abandoned(server.at_work)
         if isinstance(happened, Change):
             server.change(happened)
             if happened.joined:

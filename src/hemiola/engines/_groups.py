@@ -42,8 +42,12 @@ def grouped(job: Job, executor: Executor, resume: State | None) -> Iterator[Even
     groups = GroupLoop(job, executor, resume)
     if resume is None:
         groups.begin()
+    else:
+        yield from groups.revive()
     while True:
         happened = executor.next()
+        if happened is None:
+            raise groups.server.abandoned(groups.server.at_work)
         event = groups.take(happened)
         if event is not None:
             executor.pause()
@@ -99,6 +103,21 @@ class GroupLoop:
     def begin(self) -> None:
         """Let all groups begin that can."""
         self._launch(list(self._members))
+
+    def revive(self) -> Iterator[Event]:
+        """After a snapshot of which some workers did not come back at work: let them go on."""
+        server, now = self.server, self.server.executor.now()
+        there = server.at_work | server.ticks.away | self._idle_since.keys()
+        for worker in set(range(server.job.workers)) - there:
+            self._idle_since[worker] = now
+            group = self._rounds.pop(worker, None)
+            if group is None:
+                continue
+            group.owed.discard(worker)
+            staleness = None if group.owed else self._finish(group)
+            if staleness is not None:
+                yield server.event(group.members, staleness, self.snapshot)
+        self.begin()
 
     def take(self, happened: Arrival | Change) -> Event | None:
         """Take in what happened; an event if the server was updated by it."""

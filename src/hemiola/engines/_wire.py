@@ -18,18 +18,19 @@ From the server: WORK on what the box holds, ASK for the state, SET the state, S
 From a worker: READY to work, DONE with the answer in its box, its STATE, or FAILED by an exception.
 """
 
-_FORM = struct.Struct("<BBqdd")
+_FORM = struct.Struct("<BBqqdd")
 _ONE = array.array("i", [0]).itemsize
 _SPACE = socket.CMSG_SPACE(_ONE)
 
 
 class Packet(NamedTuple):
-    """``number`` is a step or a count, ``seconds`` the machine's clock, ``spent`` seconds of
-    computing, ``fd`` a memory file."""
+    """``task`` is a task's number, ``steps`` what it took, ``seconds`` the machine's clock,
+    ``spent`` seconds of computing, ``fd`` a memory file."""
 
     kind: int
     holds: int = 0
-    number: int = 0
+    task: int = 0
+    steps: int = 0
     seconds: float = 0.0
     spent: float = 0.0
     fd: int | None = None
@@ -55,7 +56,7 @@ class Wire:
 
     def send(self, packet: Packet) -> None:
         """Raises :class:`GoneError`; leaves the packet's file open."""
-        data = _FORM.pack(*packet[:5])
+        data = _FORM.pack(*packet[:6])
         try:
             if packet.fd is None:
                 self._end.send(data)
@@ -76,5 +77,5 @@ class Wire:
         if not data:
             raise GoneError
         fd = array.array("i", extra[0][2][:_ONE])[0] if extra else None
-        kind, holds, number, seconds, spent = _FORM.unpack(data)
-        return Packet(kind, holds, number, seconds, spent, fd)
+        kind, holds, task, steps, seconds, spent = _FORM.unpack(data)
+        return Packet(kind, holds, task, steps, seconds, spent, fd)

@@ -12,14 +12,16 @@ import socket
 import sys
 import traceback
 from contextlib import suppress
+from functools import partial
 from threading import Thread
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import NamedTuple
 
 from threadpoolctl import threadpool_limits
 
 from hemiola.engines import _wire
 from hemiola.engines._drive import Workers
+from hemiola.engines._faults import Fate
 from hemiola.engines._shared import Inbox, Outbox, keep_freed_memory, pack, unpack
 from hemiola.engines._wire import GoneError, Packet, Wire
 from hemiola.errors import HemiolaError
@@ -58,14 +60,20 @@ def _work(wire: Wire, rank: int) -> None:
             return
         if workers is None:
             job = unpack(packet.file)
-            workers = Workers(job)
+            workers, fate = Workers(job), Fate(job)
             threadpool_limits(1)  # the libraries that the job needs are loaded by now
             _post(wire, Packet(_wire.READY))
         elif packet.kind == _wire.WORK:
             down = inbox.get(packet.holds, packet.fd)
-            up, steps, spent = workers.work(down, job.task(rank, packet.number))
+            lot = fate.of(rank, packet.task)
+            if lot.dies:
+                os.kill(os.getpid(), signal.SIGKILL)
+            while lot.hangs:
+                signal.pause()
+            work = partial(workers.work, down, job.task(rank, packet.task))
+            up, steps, spent = lot.suffer(work, sleep)
             holds, fd = outbox.put(up)
-            _post(wire, Packet(_wire.DONE, holds, steps, perf_counter(), spent, fd))
+            _post(wire, Packet(_wire.DONE, holds, packet.task, steps, perf_counter(), spent, fd))
         elif packet.kind == _wire.SET:
             workers.states[rank] = copy_state(unpack(packet.file))
         else:

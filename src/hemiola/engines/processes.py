@@ -5,10 +5,11 @@ the model and applies the updates; messages lie in shared memory and only small 
 data are placed in shared memory once and are read-only in the workers. Synchronous runs give the
 same bits as ``serial``; asynchronous ones depend on the machine's timing.
 
-*Death.* A worker that ends, for whatever reason, leaves the run, which goes on with the others; its
-unfinished message is never applied. A worker that hangs holds up a synchronous round, and nothing
-else, until ``timeout``. When the server ends, for whatever reason, so do the workers. Shared memory
-has no names, so nothing is left behind.
+*Death.* A worker that ends, for whatever reason, leaves the run, which goes on with the others if
+it may; its unfinished message is never applied. A worker that hangs holds up a synchronous round
+without a timeout of its own, and nothing else, until ``timeout``. A resumed run has all its
+workers; those that had died begin afresh. When the server ends, for whatever reason, so do the
+workers. Shared memory has no names, so nothing is left behind.
 
 *Scripts.* Worker processes import the main script: training must begin under
 ``if __name__ == "__main__":``, and what the workers need must be importable. Linux only.
@@ -20,7 +21,7 @@ import os
 import pickle
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from time import perf_counter
@@ -35,6 +36,7 @@ from hemiola.engines import _wire
 from hemiola.engines._clock import WallClock
 from hemiola.engines._crew import GUARD, Crew
 from hemiola.engines._drive import Arrival, Change, drive
+from hemiola.engines._faults import Fate, Returns, earliest
 from hemiola.engines._shared import keep_freed_memory, pack, unpack
 from hemiola.engines._wire import Packet
 from hemiola.engines._worker import Failure
@@ -66,8 +68,8 @@ class Processes:
         keep_freed_memory()
         executor = _Executor(job, self)
         try:
-            executor.open(job, resume)
-            yield from drive(job, executor, resume)
+            executor.open()
+            yield from drive(job, executor, resume and {**resume, "afresh": True})
         finally:
             executor.close()
 
@@ -78,58 +80,58 @@ class _Executor:
         self._crew = Crew(options.timeout, type(job.objective).__module__)
         self._workers = job.workers
         self._rejoin = options.rejoin
+        self._fate = Fate(job)
+        self._returns = Returns()
         self._clock = WallClock()
         self.now = self._clock.now
         self.resume = self._clock.resume
-        self._at_work: set[int] = set()
+        self._at_work: dict[int, int] = {}  # the number of the task
+        self._hanging: set[int] = set()
+        self._patient = options.timeout is None
         self._starting: dict[int, int] = {}  # attempts so far
         self._asked: set[int] = set()
         self._states: list[State] = []
-        self._lost: set[int] = set()
         self._kept: deque[Arrival | Change] = deque()
 
-    def open(self, job: Job, resume: State | None) -> None:
+    def open(self) -> None:
         """Start all processes; the clock starts when they are ready."""
         for rank in range(self._workers):
             self._crew.spawn(rank, self._job)
         waiting = set(range(self._workers))
         while waiting:
-            rank, packet = self._crew.take()
+            rank, packet = self._heard()
             if packet is None:
                 raise WorkersLostError(f"worker {rank} died before it began; {GUARD}")
             self._hear(rank, packet)
             waiting.discard(rank)
         self._clock.set(0.0)
-        if resume is not None:
-            self._come_back(job, resume)
-
-    def _come_back(self, job: Job, resume: State) -> None:
-        """A resumed run has all its workers; those that had died begin afresh."""
-        self._kept.extend(Change(int(worker), joined=True) for worker in sorted(resume["away"]))
-        idle = _idle(job, resume)
-        for worker in sorted(idle):
-            self._kept += [Change(worker, joined=False), Change(worker, joined=True)]
-        self._lost = _lost(resume) - idle
 
     def start(self, down: Message, task: Task) -> None:
         rank = task.worker
-        if rank in self._lost:
-            self._lost.discard(rank)
-            self._kept += [Change(rank, joined=False), Change(rank, joined=True)]
-            return
         if rank not in self._crew:  # died idle
             self._kept.append(self._leave(rank))
             return
         holds, fd = self._crew.put(rank, down)
-        self._at_work.add(rank)
+        self._at_work[rank] = task.step
+        if self._fate.of(rank, task.step).hangs:
+            self._hanging.add(rank)
         self._crew.send(rank, Packet(_wire.WORK, holds, task.step, fd=fd), owes=True)
         if fd is not None:
             os.close(fd)
 
-    def next(self) -> Arrival | Change:
+    def next(self, until: float | None = None) -> Arrival | Change | None:
         while not self._kept:
-            self._step()
+            wake = earliest(until, self._returns.next)
+            if wake is None and not self._starting and not self._working():
+                return None
+            self._step(wake)
+            if not self._kept and until is not None and self.now() >= until:
+                return None
         return self._kept.popleft()
+
+    def _working(self) -> set[int]:
+        """Who is at work and will be heard of."""
+        return self._at_work.keys() - (self._hanging if self._patient else set())
 
     def set_state(self, worker: int, state: State) -> None:
         if worker in self._crew:
@@ -140,41 +142,53 @@ class _Executor:
     def states(self) -> list[State]:
         self.pending()
         self._states = [None] * self._workers
-        self._asked = {rank for rank in range(self._workers) if self._is_ready(rank)}
+        here = (rank for rank in range(self._workers) if self._is_ready(rank))
+        self._asked = {rank for rank in here if rank not in self._at_work}
         for rank in self._asked:
             self._crew.send(rank, Packet(_wire.ASK), owes=True)
         while self._asked:
             self._step()
         return self._states
 
-    def pending(self) -> list[Arrival]:
-        while self._at_work:
+    def pending(self) -> Sequence[Arrival | Change]:
+        while self._at_work.keys() - self._hanging:
             self._step()
         return [kept for kept in self._kept if isinstance(kept, Arrival)]
 
-    def restore(self, arrivals: list[Arrival], clock: float) -> None:
-        self._kept.extend(arrivals)
+    def restore(self, pending: Sequence[Arrival | Change], clock: float) -> None:
+        self._kept.extend(pending)
         self._clock.set(clock)
 
     def pause(self) -> None:
         """Asynchronous workers go on while the consumer is busy, and then time goes on too."""
-        if not self._at_work:
+        if not self._at_work.keys() - self._hanging:
             self._clock.pause()
 
     def close(self) -> None:
+        for rank in self._hanging:
+            self._crew.kill(rank)
         self._crew.close()
         os.close(self._job)
 
     def _is_ready(self, rank: int) -> bool:
         return rank in self._crew and rank not in self._starting
 
-    def _step(self) -> None:
-        """Wait for the next thing to happen and keep what comes of it."""
-        rank, packet = self._crew.take()
+    def _heard(self) -> tuple[int, Packet | None]:
+        heard = self._crew.take()
+        assert heard is not None
+        return heard
+
+    def _step(self, until: float | None = None) -> None:
+        """Wait for the next thing to happen, until then, and keep what comes of it."""
+        heard = self._crew.take(None if until is None else until - self.now())
+        while (back := self._returns.due(self.now())) is not None:
+            self._respawn(back)
+        if heard is None:
+            return
+        rank, packet = heard
         if packet is not None:
             self._hear(rank, packet)
         elif rank in self._at_work:
-            self._at_work.discard(rank)
             self._kept.append(self._leave(rank))
         elif rank in self._starting:
             self._respawn(rank)
@@ -185,9 +199,10 @@ class _Executor:
         """Take in a packet from a worker."""
         if packet.kind == _wire.DONE:
             up = self._crew.get(rank, packet)
-            self._at_work.discard(rank)
+            del self._at_work[rank]
             finished = self.now() - (perf_counter() - packet.seconds)
-            self._kept.append(Arrival(rank, up, packet.number, finished, packet.spent))
+            done = Arrival(rank, up, packet.steps, finished, packet.spent, packet.task)
+            self._kept.append(done)
         elif packet.kind == _wire.STATE:
             self._states[rank] = unpack(packet.file)
             self._asked.discard(rank)
@@ -197,7 +212,12 @@ class _Executor:
             self._kept.append(Change(rank, joined=True))
 
     def _leave(self, rank: int) -> Change:
-        if self._rejoin:
+        """Have the worker replaced, if and when it should be."""
+        self._hanging.discard(rank)
+        lot = self._fate.of(rank, self._at_work.pop(rank, -1))
+        if lot.dies and lot.back_after is not None:
+            self._returns.add(rank, self.now() + lot.back_after)
+        elif self._rejoin:
             self._respawn(rank)
         return Change(rank, joined=False)
 
@@ -220,26 +240,6 @@ def _parcel(job: Job) -> int:
             f"engine processes cannot send this job to another process ({error}); define what it "
             "uses at the top level of a module, or use threads."
         ) from error
-
-
-def _lost(resume: State) -> set[int]:
-    """Workers whose processes had died when the snapshot was taken, before the server was told."""
-    saved = enumerate(zip(resume["workers"], resume["ticks"], strict=True))
-    begun = {int(arrival["worker"]) for arrival in resume["pending"]}
-    begun |= {worker for worker, (_, ticks) in saved if ticks}
-    away = {int(worker) for worker in resume["away"]}
-    return {worker for worker in begun if resume["workers"][worker] is None} - away
-
-
-def _idle(job: Job, resume: State) -> set[int]:
-    """Workers from which an asynchronous run, resumed, would never hear again."""
-    if isinstance(job.algorithm.communicate, Synchronous):
-        return set()
-    there = {int(arrival["worker"]) for arrival in resume["pending"]}
-    there |= {int(worker) for worker in [*resume.get("parked", ()), *resume["away"]]}
-    if "groups" in resume:
-        there |= {int(worker) for worker in resume["groups"]["idle_since"]}
-    return set(range(job.workers)) - there
 
 
 def _raise(rank: int, failure: Failure) -> NoReturn:

@@ -7,13 +7,14 @@ not matter which engine recorded it. Times are the recorded ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from hemiola.algorithm import Task
 from hemiola.communicate import Asynchronous, Grouped
 from hemiola.engines._drive import Arrival, Change, Server, Workers, apply
+from hemiola.engines._faults import refuse_faults
 from hemiola.engines._groups import GroupLoop
 from hemiola.errors import CheckpointError
 from hemiola.grouping import Groups, in_order
@@ -31,6 +32,7 @@ class Replay:
 
     def run(self, job: Job, resume: State | None = None) -> Iterator[Event]:
         """Yield the recorded updates; raises :class:`CheckpointError` for an impossible trace."""
+        refuse_faults(job, self.name)
         executor = _Executor(job)
         tape = _Tape(self.trace, job.workers)
         if isinstance(job.algorithm.communicate, Grouped):
@@ -118,14 +120,14 @@ class _Executor:
 
     def start(self, down: Message, task: Task) -> None:
         up, steps, _ = self._workers.work(down, task)
-        self.done[task.worker] = Arrival(task.worker, up, steps, self.clock, 0.0)
+        self.done[task.worker] = Arrival(task.worker, up, steps, self.clock, 0.0, task.step)
 
     def take(self, worker: int, computed: float) -> Arrival:
         if worker not in self.done:
             raise CheckpointError(f"the trace has worker {worker} answer before it was asked.")
         return self.done.pop(worker)._replace(finished=self.clock, computed=computed)
 
-    def next(self) -> Arrival:
+    def next(self, until: float | None = None) -> Arrival:
         raise AssertionError("the trace says what is next")
 
     def set_state(self, worker: int, state: State) -> None:
@@ -137,8 +139,8 @@ class _Executor:
     def pending(self) -> list[Arrival]:
         return list(self.done.values())
 
-    def restore(self, arrivals: list[Arrival], clock: float) -> None:
-        self.done = {arrival.worker: arrival for arrival in arrivals}
+    def restore(self, pending: Sequence[Arrival | Change], clock: float) -> None:
+        self.done = {item.worker: item for item in pending if isinstance(item, Arrival)}
         self.clock = clock
 
     def now(self) -> float:

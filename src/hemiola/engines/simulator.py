@@ -8,15 +8,16 @@ with the latency and the bandwidth of the worker's link to the server. Where the
 is limited, a message down also takes bytes / server_bandwidth before it leaves, and a message up
 after it arrived; each direction carries one message at a time, in order. The server itself takes no
 time. A worker computes on the message that it read, wherever the server is by then: gradients are
-as stale as they would be on a cluster of that timing.
+as stale as they would be on a cluster of that timing. A worker that dies is
+known to be gone at once.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import field
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Gt, Interval
@@ -37,7 +38,8 @@ from hemiola.engines._compute import (
     Stragglers,
     Uniform,
 )
-from hemiola.engines._drive import Arrival, Workers, drive
+from hemiola.engines._drive import Arrival, Change, Workers, drive
+from hemiola.engines._faults import Fate
 from hemiola.engines._network import Flat, Link, Links, Network, Tiers
 from hemiola.errors import OptionError
 from hemiola.job import Event, Job
@@ -128,22 +130,54 @@ class _Executor:
         self._workers = Workers(job)
         self._cluster = _Cluster(job, model)
         self._bandwidth = model.server_bandwidth
+        self._fate = Fate(job)
         self._now = self._out = self._in = 0.0  # the server's link is free from then on
-        self._heap: list[tuple[float, int, Arrival]] = []
+        self._heap: list[tuple[float, int, int, Arrival | Change]] = []
+        self._pushed = 0
 
     def start(self, down: Message, task: Task) -> None:
+        worker, lot = task.worker, self._fate.of(task.worker, task.step)
+        if lot.dies:
+            self._die(worker, lot.back_after)
+        if lot.dies or lot.hangs:
+            return
         up, steps, _ = self._workers.work(down, task)
         sent, size = nbytes(down), nbytes(up)
         self._out = max(self._now, self._out) + sent / self._bandwidth
         duration, computed = self._cluster.duration(task, sent + size, steps)
-        end = self._out + duration
-        heappush(self._heap, (end, task.worker, Arrival(task.worker, up, steps, end, computed)))
+        end = self._out + (duration + lot.delay(computed))
+        computed = lot.compute(computed)
+        self._push(end, Arrival(worker, lot.spoil(up), steps, end, computed, task.step))
 
-    def next(self) -> Arrival:
-        end, _, arrival = heappop(self._heap)
-        self._in = max(end, self._in) + nbytes(arrival.up) / self._bandwidth
-        self._now = max(self._now, self._in)
-        return arrival._replace(finished=self._in)
+    def _die(self, worker: int, back_after: float | None) -> None:
+        self._workers.states[worker] = None
+        self._push(self._now, Change(worker, False, self._now))
+        if back_after is not None:
+            back = self._now + back_after
+            self._push(back, Change(worker, True, back))
+
+    def _push(self, when: float, happening: Arrival | Change) -> None:
+        """Ties go to the lower rank, and then to what was said first."""
+        heappush(self._heap, (when, happening.worker, self._pushed, happening))
+        self._pushed += 1
+
+    def next(self, until: float | None = None) -> Arrival | Change | None:
+        when = self._heard(*self._heap[0]) if self._heap else math.inf
+        if math.isinf(when) or (until is not None and when > until):
+            self._now = self._now if until is None else max(self._now, until)
+            return None
+        *_, happening = heappop(self._heap)
+        self._now = max(self._now, when)
+        if isinstance(happening, Change):
+            return happening
+        self._in = when
+        return happening._replace(finished=when)
+
+    def _heard(self, when: float, worker: int, order: int, happening: Arrival | Change) -> float:
+        """When the server has it: a message waits for the server's link and takes its time."""
+        if isinstance(happening, Change):
+            return when
+        return max(when, self._in) + nbytes(happening.up) / self._bandwidth
 
     def set_state(self, worker: int, state: State) -> None:
         self._workers.states[worker] = state
@@ -151,12 +185,13 @@ class _Executor:
     def states(self) -> list[State]:
         return self._workers.states
 
-    def pending(self) -> list[Arrival]:
-        return [arrival for _, _, arrival in sorted(self._heap, key=lambda item: item[:2])]
+    def pending(self) -> Sequence[Arrival | Change]:
+        return [happening for *_, happening in sorted(self._heap, key=lambda item: item[:3])]
 
-    def restore(self, arrivals: list[Arrival], clock: float) -> None:
-        self._heap.extend((arrival.finished, arrival.worker, arrival) for arrival in arrivals)
-        heapify(self._heap)
+    def restore(self, pending: Sequence[Arrival | Change], clock: float) -> None:
+        for happening in pending:
+            when = happening.finished if isinstance(happening, Arrival) else happening.when
+            self._push(when, happening)
         self._now = clock
 
     def memory(self) -> dict[str, float]:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from queue import SimpleQueue
+from functools import partial
+from queue import Empty, SimpleQueue
+from threading import Event as Flag
 from threading import Thread
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -21,7 +23,8 @@ from hemiola.algorithm import Task
 from hemiola.communicate import Asynchronous, Grouped, Synchronous
 from hemiola.component import component
 from hemiola.engines._clock import WallClock
-from hemiola.engines._drive import Arrival, Workers, drive
+from hemiola.engines._drive import Arrival, Change, Workers, drive
+from hemiola.engines._faults import Fate, Lot, Returns, earliest
 from hemiola.engines._shared import keep_freed_memory
 from hemiola.job import Event, Job
 from hemiola.types import Message, State
@@ -60,46 +63,94 @@ def _switch_interval(seconds: float) -> Iterator[None]:
 _Call = tuple[Message, Task] | None
 
 
+class _Death(NamedTuple):
+    """A worker's last word."""
+
+    worker: int
+    back_after: float | None
+
+
 class _Executor:
     def __init__(self, job: Job) -> None:
         self._workers = Workers(job)
         self._clock = WallClock()
         self.now = self._clock.now
         self.resume = self._clock.resume
-        self._running = 0
-        self._done: SimpleQueue[Arrival | BaseException] = SimpleQueue()
-        self._kept: deque[Arrival] = deque()
-        self._inbox: list[SimpleQueue[_Call]] = [SimpleQueue() for _ in range(job.workers)]
-        self._threads = [
-            Thread(target=self._serve, args=(inbox,), name=f"hemiola-worker-{k}", daemon=True)
-            for k, inbox in enumerate(self._inbox)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._fate = Fate(job)
+        self._closing = Flag()
+        self._running = 0  # without those that hang
+        self._done: SimpleQueue[Arrival | _Death | BaseException] = SimpleQueue()
+        self._kept: deque[Arrival | Change] = deque()
+        self._returns = Returns()
+        self._threads: list[Thread] = []
+        self._inbox = [self._hire(worker) for worker in range(job.workers)]
+
+    def _hire(self, worker: int) -> SimpleQueue[_Call]:
+        """Start a worker's thread; where it finds its work."""
+        inbox: SimpleQueue[_Call] = SimpleQueue()
+        name = f"hemiola-worker-{worker}"
+        self._threads.append(Thread(target=self._serve, args=(inbox,), name=name, daemon=True))
+        self._threads[-1].start()
+        return inbox
 
     @np.errstate(over="ignore", invalid="ignore")  # the server looks at what arrives
     def _serve(self, inbox: SimpleQueue[_Call]) -> None:
         while (call := inbox.get()) is not None:
+            down, task = call
+            lot = self._fate.of(task.worker, task.step)
+            if lot.hangs:
+                self._closing.wait()
+                return
+            if lot.dies:
+                self._done.put(_Death(task.worker, lot.back_after))
+                return
             try:
-                down, task = call
-                up, steps, computed = self._workers.work(down, task)
-                self._done.put(Arrival(task.worker, up, steps, self.now(), computed))
+                self._done.put(self._work(down, task, lot))
             except BaseException as error:  # handed to the server, which raises it
                 self._done.put(error)
 
+    def _work(self, down: Message, task: Task, lot: Lot) -> Arrival:
+        work = partial(self._workers.work, down, task)
+        up, steps, computed = lot.suffer(work, self._closing.wait)
+        return Arrival(task.worker, up, steps, self.now(), computed, task.step)
+
     def start(self, down: Message, task: Task) -> None:
-        self._running += 1
+        self._running += not self._fate.of(task.worker, task.step).hangs
         self._inbox[task.worker].put((down, task))
 
-    def next(self) -> Arrival:
-        return self._kept.popleft() if self._kept else self._take()
+    def next(self, until: float | None = None) -> Arrival | Change | None:
+        while not self._kept:
+            wake = earliest(until, self._returns.next)
+            if wake is None and not self._running:
+                return None
+            self._take(wake)
+            self._come_back()
+            if not self._kept and until is not None and self.now() >= until:
+                return None
+        return self._kept.popleft()
 
-    def _take(self) -> Arrival:
-        done = self._done.get()
+    def _take(self, until: float | None) -> None:
+        """Keep what is done next, unless nothing is until then."""
+        try:
+            done = self._done.get(timeout=None if until is None else max(until - self.now(), 0.0))
+        except Empty:
+            return
         self._running -= 1
         if isinstance(done, BaseException):
             raise done
-        return done
+        self._kept.append(self._bury(done) if isinstance(done, _Death) else done)
+
+    def _bury(self, death: _Death) -> Change:
+        """Forget what the worker knew, and note when it comes back."""
+        self._workers.states[death.worker] = None
+        if death.back_after is not None:
+            self._returns.add(death.worker, self.now() + death.back_after)
+        return Change(death.worker, joined=False)
+
+    def _come_back(self) -> None:
+        while (worker := self._returns.due(self.now())) is not None:
+            self._inbox[worker] = self._hire(worker)
+            self._kept.append(Change(worker, joined=True))
 
     def set_state(self, worker: int, state: State) -> None:
         self._workers.states[worker] = state
@@ -107,13 +158,18 @@ class _Executor:
     def states(self) -> list[State]:
         return self._workers.states
 
-    def pending(self) -> list[Arrival]:
+    def pending(self) -> Sequence[Arrival | Change]:
         while self._running:
-            self._kept.append(self._take())
-        return list(self._kept)
+            self._take(None)
+        returns = [Change(worker, True, when) for when, worker in self._returns.all()]
+        return [*self._kept, *returns]
 
-    def restore(self, arrivals: list[Arrival], clock: float) -> None:
-        self._kept.extend(arrivals)
+    def restore(self, pending: Sequence[Arrival | Change], clock: float) -> None:
+        for happening in pending:
+            if isinstance(happening, Change) and happening.joined:
+                self._returns.add(happening.worker, happening.when)
+            else:
+                self._kept.append(happening)
         self._clock.set(clock)
 
     def pause(self) -> None:
@@ -122,6 +178,7 @@ class _Executor:
             self._clock.pause()
 
     def close(self) -> None:
+        self._closing.set()
         for inbox in self._inbox:
             inbox.put(None)
         for thread in self._threads:
