@@ -42,7 +42,7 @@ FLOORS: dict[float, tuple[str, ...]] = {
         "calibration",
         "reference",
     ),
-    5: ("sklearn", "plots"),
+    5: ("sklearn", "plots", "advise"),
     6: ("cli",),
     7: ("__main__",),
 }

@@ -232,6 +232,38 @@ def replay(
 
 
 @app.command(
+    epilog=_examples(
+        "hemiola advise a9a.svm",
+        "hemiola advise a9a.svm --workers 16 --target-loss 0.34",
+        "hemiola advise a9a.svm --cluster cluster.toml",
+    )
+)
+@_plain_errors
+@flags.with_setup(engine="simulator", rounds=None, epochs=None, eval_every=None, keep_best=False,
+                  time_limit=None, patience=None, engine_options=None, faults=None)  # fmt: skip
+def advise(
+    given: flags.Given,
+    workers: Annotated[
+        int | None,
+        Option(help="Number of workers, K.", show_default="that of the cluster, or processors"),
+    ] = None,
+    cluster: Annotated[
+        Path | None,
+        Option(
+            help="A TOML file: workers = 16 and options of engine simulator, such as "
+            "latency = 0.001, slow_share = 0.25, or a table [network]. Without it: this machine."
+        ),
+    ] = None,
+    json: flags.Json = None,
+) -> None:
+    """Which algorithm, when: simulate the candidates on a sample, rank them, and say why."""
+    from hemiola.cli.advise import advise as run_advise
+    from hemiola.cli.setup import Setup
+
+    run_advise(Setup(**given, workers=0), cluster, workers, json)
+
+
+@app.command(
     epilog=_examples("hemiola algorithms", "hemiola algorithms bmuf", "hemiola algorithms --json")
 )
 @_plain_errors

@@ -166,6 +166,7 @@ class Server:
         self.read = [0] * job.workers  # the version that each worker read last
         self.at_work: set[int] = set()  # who owes an answer
         self.refused_in_a_row = 0
+        self._in_rounds = isinstance(job.algorithm.communicate, Synchronous)
         if resume is not None:
             self._restore(resume)
 
@@ -257,7 +258,9 @@ class Server:
         begun, finished = self.begun[worker], arrival.finished
         if self.job.timeline is not None:
             self.job.timeline.note(worker, begun, arrival.computed, finished)
-        self.ledger.took(worker, arrival.steps, arrival.computed, finished - begun)
+        # a message is on its way until the server takes it in, but one that waits for its round
+        taken = finished if self._in_rounds else self.executor.now()
+        self.ledger.took(worker, arrival.steps, arrival.computed, taken - begun)
         if not inside:
             self.ledger.messages += 1
             self.ledger.up(worker, nbytes(arrival.up))
