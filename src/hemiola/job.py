@@ -11,6 +11,7 @@ import numpy as np
 
 from hemiola.algorithm import Algorithm, Task
 from hemiola.contracts import Objective, Source
+from hemiola.dataset import Dataset
 from hemiola.types import Array, State
 
 PULL, PUSH, LEAVE, JOIN, GROUP, LEAD = range(6)
@@ -130,7 +131,8 @@ class Event:
 
     ``step`` updates so far, this one included; ``clock`` seconds since the start, virtual in the
     simulator; ``server`` the server's state, to be read now or never; ``snapshot()`` everything
-    that is needed to resume right after this event.
+    that is needed to resume right after this event; ``stopped`` a sentence, if the algorithm has
+    come to its end by itself.
     """
 
     step: int
@@ -140,6 +142,17 @@ class Event:
     server: State
     ledger: Ledger
     snapshot: Callable[[], State]
+    stopped: str | None = None
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a solver of shared memory works on, with so many ``threads``."""
+
+    objective: Objective
+    data: Dataset
+    threads: int
+    seed: int
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ class Recipe:
     """A named way to build an algorithm with its defaults."""
 
     name: str
-    make: Callable[..., Algorithm]
+    make: Callable[..., Any]
     paper: str
 
     @property
@@ -87,6 +87,10 @@ _ALL = (
     Recipe("hybrid", hybrid, HYBRID),
 )
 RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in _ALL}
+"""Algorithms of four modules."""
+
+SHARED: Mapping[str, Recipe] = {}
+"""Algorithms whose threads share memory."""
 
 SHARDS = "shards"
 """An option of every algorithm: so many servers, each with a slice of w."""
@@ -131,9 +135,10 @@ SHORT_NAMES: Mapping[str, str] = {
 
 def recipe(name: str) -> Recipe:
     """The recipe of this name; raises :class:`OptionError` with the nearest match."""
-    if name not in RECIPES:
-        raise OptionError(f"there is no algorithm {name!r}; {nearest(name, RECIPES)}")
-    return RECIPES[name]
+    known = {**RECIPES, **SHARED}
+    if name not in known:
+        raise OptionError(f"there is no algorithm {name!r}; {nearest(name, known)}")
+    return known[name]
 
 
 def build(name: str, options: Mapping[str, Any] | None = None) -> Algorithm:
