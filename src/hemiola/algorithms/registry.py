@@ -24,6 +24,8 @@ from hemiola.algorithms.asgd import PAPER as ASGD
 from hemiola.algorithms.asgd import asgd
 from hemiola.algorithms.bmuf import PAPER as BMUF
 from hemiola.algorithms.bmuf import bmuf
+from hemiola.algorithms.cyclades import PAPER as CYCLADES
+from hemiola.algorithms.cyclades import cyclades
 from hemiola.algorithms.dc_asgd import PAPER as DC_ASGD
 from hemiola.algorithms.dc_asgd import dc_asgd
 from hemiola.algorithms.downpour import PAPER as DOWNPOUR
@@ -45,6 +47,8 @@ from hemiola.algorithms.ssgd import PAPER as SSGD
 from hemiola.algorithms.ssgd import ssgd
 from hemiola.algorithms.ssp import PAPER as SSP
 from hemiola.algorithms.ssp import ssp
+from hemiola.algorithms.stratified import PAPER as STRATIFIED
+from hemiola.algorithms.stratified import stratified
 from hemiola.errors import OptionError, nearest
 from hemiola.options import arguments, unknown_option
 
@@ -89,7 +93,11 @@ _ALL = (
 RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in _ALL}
 """Algorithms of four modules."""
 
-SHARED: Mapping[str, Recipe] = {}
+_SHARED = (
+    Recipe("cyclades", cyclades, CYCLADES),
+    Recipe("stratified", stratified, STRATIFIED),
+)
+SHARED: Mapping[str, Recipe] = {recipe.name: recipe for recipe in _SHARED}
 """Algorithms whose threads share memory."""
 
 SHARDS = "shards"
