@@ -23,11 +23,14 @@ x          ``state["w"]``                         (d,)
 
 The order is drawn once, without replacement, so components are found once and serve all passes
 (``plan`` keeps them on disk). Components go to cores largest first; the authors' code deals them
-out as they come. Steps: SGD; SVRG of Johnson and Zhang, NIPS 2013, with a snapshot a pass; SAGA of
-Defazio, Bach, Lacoste-Julien, NIPS 2014, in the sparse form of Leblond, Pedregosa, Lacoste-Julien,
-AISTATS 2017, whose factor n / n_v the authors' code leaves out. What is dense in a step is caught
-up exactly when a weight is next needed; the authors' catch-up does nothing when there is no ridge
-and is off by one factor otherwise.
+out as they come.
+
+Steps: SGD; SVRG of Johnson and Zhang, NIPS 2013, with a snapshot a pass; SAGA of Defazio, Bach,
+Lacoste-Julien, NIPS 2014. What is dense in them is caught up exactly when a weight is next needed;
+the authors' catch-up does nothing when there is no ridge and is off by one factor otherwise.
+``sparse-saga``, after Leblond, Pedregosa, Lacoste-Julien, AISTATS 2017, has nothing to catch up: it
+moves on the support only, with everything dense times n / n_v, which the authors' code leaves out.
+The ridge has that factor too; were it caught up instead, noise would stay at the optimum.
 
 Frequent features are split off (:mod:`hemiola.algorithms.linear_passes`). With such features, the
 intercept being one, the outcome depends on B, and an automatic B on the number of threads if there
@@ -72,7 +75,7 @@ from hemiola.types import Array
 
 PAPER = "Pan et al., NIPS 2016"
 
-Update = Literal["sgd", "svrg", "saga"]
+Update = Literal["sgd", "svrg", "saga", "sparse-saga"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,14 +86,17 @@ class Plan:
     schedule: Schedule
     team: Team
     forecast: Forecast
+    lr: float
     seconds: float
 
 
 @component
 class Cyclades:
-    """Serial SGD, SVRG or SAGA, executed by several threads.
+    """Serial SGD, SVRG or SAGA, executed by several threads without conflicts.
 
-    ``lr``          learning rate; None: from the data (linear models only);
+    ``lr``          learning rate; None: from the data (linear models only), 1/(3 L) for SVRG and
+                    SAGA, where L is the smoothness of the largest row's loss, 1/(5 L) for the
+                    sparse form of SAGA;
     ``batch_size``  B; None: the largest whose components can be balanced;
     ``hot``         features in more than this share of the rows are frozen within a batch;
     ``decay``       the rate's factor after every pass;
@@ -105,13 +111,13 @@ class Cyclades:
     plan: str | None = None
 
     def with_lr(self, base: float) -> Cyclades:
-        """At a rate of ``base`` for SGD, and a third of it with variance reduction."""
-        return replace(self, lr=base if self.update == "sgd" else base / 3)
+        """At a rate of ``base`` for SGD; with variance reduction the largest row decides, later."""
+        return replace(self, lr=base) if self.update == "sgd" else self
 
     def prepare(self, work: Work) -> Plan:
         begun = perf_counter()
         passes = self._passes(work)
-        touched = passes.touched
+        lr, touched = self._rate(passes), passes.touched
         saved = _Saved(self.plan, touched)
         labels, batch = saved.load(self.batch_size)
         batch = min(batch or choose_batch(touched, max(work.threads, 2)), len(work.data))
@@ -126,7 +132,7 @@ class Cyclades:
             assert labels is not None
             made = schedule(labels, touched.load, batch, team.size, team)
         passes = passes.laid_out(made.position, made.bounds, batch)
-        return Plan(passes, made, team, expected, perf_counter() - begun)
+        return Plan(passes, made, team, expected, lr, perf_counter() - begun)
 
     def _passes(self, work: Work) -> FactorPasses | LinearPasses:
         _check(work.objective, work.data, self.update)
@@ -135,12 +141,18 @@ class Cyclades:
             return FactorPasses.of(work, order)
         return LinearPasses.of(work, order, self.update, self.hot)
 
+    def _rate(self, passes: FactorPasses | LinearPasses) -> float:
+        if self.lr is not None:
+            return self.lr
+        if isinstance(passes, FactorPasses) or self.update == "sgd":
+            raise OptionError("cyclades: give a learning rate (lr).")
+        return 1 / ((5 if self.update == "sparse-saga" else 3) * passes.roughest_row())
+
     def init(self, plan: Plan, w0: Array) -> dict[str, Any]:
         return plan.passes.init(w0)
 
     def epoch(self, plan: Plan, state: dict[str, Any], epoch: int) -> None:
-        assert self.lr is not None
-        plan.passes.run(state, plan.schedule.bounds, self.lr * self.decay**epoch, plan.team)
+        plan.passes.run(state, plan.schedule.bounds, plan.lr * self.decay**epoch, plan.team)
 
     def model(self, plan: Plan, state: dict[str, Any]) -> Array:
         w: Array = state["w"]
@@ -150,7 +162,7 @@ class Cyclades:
         expected, made = plan.forecast, plan.schedule
         said = [
             f"Cyclades: {made.batches:,} batches of {expected.batch:,}; the largest component "
-            f"holds {expected.largest:.1%} of a batch."
+            f"holds {expected.largest:.1%} of a batch. The learning rate is {plan.lr:.3g}."
         ]
         if plan.team.size > 1:
             said.append(

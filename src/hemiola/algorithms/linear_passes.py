@@ -4,7 +4,8 @@ Features in more than a share ``hot`` of the rows, and the intercept, would put 
 component. They are split off: frozen while a batch is worked on and changed at its end, by the sum
 of the steps that the batch's rows ask for. That sum is a step of B times the length on the mean
 gradient, so it is damped where it would be longer than 1 / smoothness of the batch's sum in these
-features. What this costs is freshness: such a feature makes one step a batch instead of one a row.
+features (a third of that with variance reduction: SAGA swings at more). What this costs is
+freshness: such a feature makes one step a batch instead of one a row.
 """
 
 from __future__ import annotations
@@ -23,7 +24,12 @@ from hemiola.objectives import LinearObjective
 from hemiola.team import Team
 from hemiola.types import Array
 
-METHODS = {"sgd": kernels.SGD, "svrg": kernels.SVRG, "saga": kernels.SAGA}
+METHODS = {
+    "sgd": kernels.SGD,
+    "svrg": kernels.SVRG,
+    "saga": kernels.SAGA,
+    "sparse-saga": kernels.SPARSE_SAGA,
+}
 LOSSES = {"logistic": kernels.LOGISTIC, "squared": kernels.SQUARED, "hinge": kernels.HINGE}
 
 _EXACT = 500  # hot features up to which their largest eigenvalue is computed, not bounded
@@ -79,9 +85,14 @@ class LinearPasses:
             self.cold.shape[1],
         )  # fmt: skip
 
+    @property
+    def _features(self) -> int:
+        """Hot ones without the intercept."""
+        return int((self.of_hot < len(self.scale) - 1).sum())
+
     def laid_out(self, position: Array, bounds: Array, batch: int) -> LinearPasses:
         """The rows at these positions, one after another; ``batch`` positions are a wave."""
-        cold, hot = self.cold[position], self.hot[position]
+        cold, hot = self.cold[position], self.hot[position, : self._features]
         starts, positions, values = _by_feature(self.hot, batch)
         layout = (
             kernels.Cold(*_arrays(cold), position, bounds),
@@ -89,11 +100,19 @@ class LinearPasses:
         )
         return replace(self, cold=None, hot=None, batch=batch, layout=layout)
 
+    def roughest_row(self) -> float:
+        """The largest smoothness constant of a row's loss, l2 included."""
+        squares = self.cold.multiply(self.cold).sum(axis=1) + self.hot.multiply(self.hot).sum(
+            axis=1
+        )
+        squares = squares * self.target.s if len(self.target.s) else squares
+        return self.objective.curvature * float(squares.max()) + self.objective.l2
+
     def init(self, w0: Array) -> dict[str, Any]:
-        """SAGA starts with a table of zeros."""
+        """Both forms of SAGA start with a table of zeros."""
         n = len(self.target.y)
         state = {"w": w0.copy()}
-        if self.method == kernels.SAGA:
+        if self.method >= kernels.SAGA:
             state.update(slope=np.zeros(n, w0.dtype), mean=np.zeros_like(w0))
         return state
 
@@ -122,9 +141,11 @@ class LinearPasses:
 
     def _rates(self, lr: float, dtype: Any) -> kernels.Rates:
         mu = lr * self.objective.l2
-        lazy = mu > 0 or self.method == kernels.SVRG
+        dense = {kernels.SGD: mu > 0, kernels.SPARSE_SAGA: False}
+        lazy = dense.get(self.method, True)
         keep, drift = gaps(mu, len(self.target.y) if lazy else 0)
-        damp = min(1.0, 1.0 / (lr * self.batch * self.curvature)) if self.curvature else 1.0
+        steepness = (1 if self.method == kernels.SGD else 3) * lr * self.batch * self.curvature
+        damp = min(1.0, 1.0 / steepness) if steepness else 1.0
         hot_mu = np.where(self.of_hot == len(self.scale) - 1, 0.0, mu)
         return kernels.Rates(
             keep.astype(dtype), drift.astype(dtype), float(lr), float(mu), float(damp),

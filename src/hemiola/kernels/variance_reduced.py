@@ -4,15 +4,17 @@ A pass has positions t = 0..T-1, and waves as in :mod:`hemiola.kernels.factor`: 
 executes ``position[bounds[b P + p]:bounds[b P + p + 1]]``, and a barrier ends the wave. Rows lie
 in the order of execution, everything else is by position. A row's step, of slope g at x:
 
-    SGD   x <- (1 - mu) x - lr g a                            mu = lr l2
-    SVRG  x <- (1 - mu) x - lr ((g - g_t) a + mean)           g_t: slope at the snapshot
-    SAGA  x <- (1 - mu) x - lr ((g - g_t) a + D mean) on the support; mean += (g - g_t) a / n;
-          g_t <- g                                            D_v = n / n_v
+    SGD          x <- (1 - mu) x - lr g a                          mu = lr l2
+    SVRG         x <- (1 - mu) x - lr ((g - g_t) a + mean)         g_t: slope at the snapshot
+    SAGA         the same; then mean += (g - g_t) a / n, g_t <- g
+    sparse SAGA  x <- (1 - mu D) x - lr ((g - g_t) a + D mean) on the support only, D_v = n / n_v;
+                 then as SAGA
 
-What is dense in it is not done at once but caught up when a coordinate is needed next: after q
+What is dense in a step is not done at once but caught up when a coordinate is needed next: after q
 steps without it, x is ``keep[q] x - lr mean drift[q]`` with keep[q] = (1 - mu)^q and drift[q] =
-(1 - keep[q]) / mu, or q if mu = 0 (drift is for SVRG only). ``last[v]`` is the first position that
-coordinate v has not seen. Nothing here depends on who else runs, so bits are those of one core.
+(1 - keep[q]) / mu, or q if mu = 0; mean_v changes only in steps that need coordinate v. ``last[v]``
+is the first position that v has not seen. Nothing here depends on who else runs, so bits are those
+of one core.
 
 *Hot* features, and the intercept, are in rows of their own, ``hot``. They are frozen in a wave and
 make one step at its end, by the sum of the wave's steps times ``damp``; ``by_feature`` are the hot
@@ -30,7 +32,7 @@ from numba import njit
 from hemiola.kernels.barrier import meet
 from hemiola.types import Array
 
-SGD, SVRG, SAGA = 0, 1, 2
+SGD, SVRG, SAGA, SPARSE_SAGA = 0, 1, 2, 3
 LOGISTIC, SQUARED, HINGE = 0, 1, 2
 
 _FAST = {"reassoc", "contract", "arcp", "nsz"}
@@ -48,7 +50,10 @@ class Cold(NamedTuple):
 
 
 class Hot(NamedTuple):
-    """Hot features: as rows (numbers count hot features only), and by wave and feature."""
+    """Hot features: as rows (numbers count hot features only), and by wave and feature.
+
+    The intercept, if it is trained, is the last of them and in the latter only.
+    """
 
     starts: Array
     columns: Array
@@ -107,7 +112,8 @@ def _slope(loss, z, y):
 
 @_compile
 def _frozen_part(hot, s, x):
-    z = 0.0
+    """Of row s: what the intercept and the hot features add to z."""
+    z = x[x.shape[0] - 1] + 0.0
     for a in range(hot.starts[s], hot.starts[s + 1]):
         z += hot.values[a] * x[hot.of_hot[hot.columns[a]]]
     return z
@@ -116,9 +122,18 @@ def _frozen_part(hot, s, x):
 @_compile
 def _caught_up(method, v, q, x, memory, rates):
     value = x[v] * rates.keep[q]
-    if method == SVRG:
+    if method != SGD:
         value -= rates.lr * memory.mean[v] * rates.drift[q]
     return value
+
+
+@_compile
+def _stepped(method, v, g, memory, rates, x):
+    if method == SPARSE_SAGA:
+        d = memory.scale[v]
+        return (1.0 - rates.mu * d) * x[v] - rates.lr * (g + d * memory.mean[v])
+    step = g if method == SGD else g + memory.mean[v]
+    return (1.0 - rates.mu) * x[v] - rates.lr * step
 
 
 @_compile
@@ -137,18 +152,14 @@ def _row(method, loss, s, cold, hot, target, memory, rates, x):
         slope *= target.s[t]
     move = slope if method == SGD else slope - memory.slope[t]
     memory.move[t] = move
-    keep, n = 1.0 - rates.mu, target.y.shape[0]
+    n = target.y.shape[0]
     for a in range(begin, end):
         v = cold.columns[a]
         g = move * cold.values[a]
-        step = g
-        if method == SVRG:
-            step += memory.mean[v]
-        elif method == SAGA:
-            step += memory.scale[v] * memory.mean[v]
+        x[v] = _stepped(method, v, g, memory, rates, x)
+        if method >= SAGA:
             memory.mean[v] += g / n
-        x[v] = keep * x[v] - rates.lr * step
-    if method == SAGA:
+    if method >= SAGA:
         memory.slope[t] = slope
 
 
@@ -161,13 +172,11 @@ def _hot_feature(method, b, h, steps, hot, target, memory, rates, x):
     total = 0.0
     for a in range(begin, end):
         total += memory.move[hot.feature_positions[a]] * hot.feature_values[a]
-    step = total
-    if method == SVRG:
-        step += steps * memory.mean[v]
-    elif method == SAGA:
-        step += (end - begin) * memory.scale[v] * memory.mean[v]
+    times = (end - begin) * memory.scale[v] if method == SPARSE_SAGA else steps
+    step = total if method == SGD else total + times * memory.mean[v]
+    x[v] -= rates.damp * (rates.lr * step + times * rates.hot_mu[h] * x[v])
+    if method >= SAGA:
         memory.mean[v] += total / target.y.shape[0]
-    x[v] -= rates.damp * (rates.lr * step + steps * rates.hot_mu[h] * x[v])
 
 
 @_compile
