@@ -208,9 +208,10 @@ def test_a_plan_that_does_not_pay_leads_to_the_serial_loop_aloud():
 def test_words_tell_what_to_expect():
     _, plan = trained(sparse_data(), logistic(), threads=2, batch_size=30)
     said = cyclades().solver.words(plan)
-    assert "10 batches of 30" in said[0]
-    assert "up to 2.00 times as fast" in said[1] or "up to 1.9" in said[1]
-    assert "1 weights" in said[2]
+    assert "10 batches of 30 at learning rate 0.3" in said[0]
+    assert "largest component holds" in said[1]
+    assert "up to 2.00 times as fast" in said[2] or "up to 1.9" in said[2]
+    assert "1 weights" in said[3]
 
 
 def test_what_it_cannot_do_it_says():

@@ -157,6 +157,8 @@ class Forecast:
 
 def forecast(touched: Touched, batch: int, cores: int) -> Forecast:
     """Plan a few batches from all over the samples, which are to be visited as they lie."""
+    if cores == 1:
+        return Forecast(batch, 1, 1.0, 1.0, 0.0)
     total = len(touched.starts) - 1
     chosen = np.unique(np.linspace(0, max(total // batch, 1) - 1, _PROBES).astype(int))
     rows = np.concatenate([np.arange(b * batch, min((b + 1) * batch, total)) for b in chosen])

@@ -161,9 +161,11 @@ class Cyclades:
     def words(self, plan: Plan) -> list[str]:
         expected, made = plan.forecast, plan.schedule
         said = [
-            f"Cyclades: {made.batches:,} batches of {expected.batch:,}; the largest component "
-            f"holds {expected.largest:.1%} of a batch. The learning rate is {plan.lr:.3g}."
+            f"Cyclades: {made.batches:,} batches of {expected.batch:,} at learning rate "
+            f"{plan.lr:.3g}."
         ]
+        if expected.cores > 1:
+            said.append(f"The largest component holds {expected.largest:.1%} of a batch.")
         if plan.team.size > 1:
             said.append(
                 f"{made.cores} threads can be up to {made.balance:.2f} times as fast as one; the "

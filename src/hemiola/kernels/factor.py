@@ -22,18 +22,18 @@ _FAST = {"reassoc", "contract", "arcp", "nsz"}
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST)
-def _update(left, right, z, mean, lr, l2):
-    r = left.shape[0] - 1
+def _update(L, R, u, v, z, mean, lr, l2):
+    r = L.shape[1] - 1
     e = mean - z
     for k in range(r):
-        e += left[k] * right[k]
-    e += left[r] + right[r]
+        e += L[u, k] * R[v, k]
+    e += L[u, r] + R[v, r]
     for k in range(r):
-        old = left[k]
-        left[k] = old - lr * (e * right[k] + l2 * old)
-        right[k] -= lr * (e * old + l2 * right[k])
-    left[r] -= lr * (e + l2 * left[r])
-    right[r] -= lr * (e + l2 * right[r])
+        left, right = L[u, k], R[v, k]
+        L[u, k] = left - lr * (e * right + l2 * left)
+        R[v, k] = right - lr * (e * left + l2 * right)
+    L[u, r] -= lr * (e + l2 * L[u, r])
+    R[v, r] -= lr * (e + l2 * R[v, r])
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST)
@@ -41,5 +41,5 @@ def waves(core, cores, counter, order, bounds, users, items, z, L, R, mean, lr, 
     """The share of one core in the waves ``order``, one after another."""
     for b in order:
         for s in range(bounds[b * cores + core], bounds[b * cores + core + 1]):
-            _update(L[users[s]], R[items[s]], z[s], mean, lr, l2)
+            _update(L, R, users[s], items[s], z[s], mean, lr, l2)
         meet(counter, cores)

@@ -111,56 +111,61 @@ def _slope(loss, z, y):
 
 
 @_compile
-def _frozen_part(hot, s, x):
-    """Of row s: what the intercept and the hot features add to z."""
-    z = x[x.shape[0] - 1] + 0.0
-    for a in range(hot.starts[s], hot.starts[s + 1]):
-        z += hot.values[a] * x[hot.of_hot[hot.columns[a]]]
-    return z
+def _rows(method, loss, begin, end, cold, hot, target, memory, rates, x):
+    """The steps of rows begin..end-1.
 
-
-@_compile
-def _caught_up(method, v, q, x, memory, rates):
-    value = x[v] * rates.keep[q]
-    if method != SGD:
-        value -= rates.lr * memory.mean[v] * rates.drift[q]
-    return value
-
-
-@_compile
-def _stepped(method, v, g, memory, rates, x):
-    if method == SPARSE_SAGA:
-        d = memory.scale[v]
-        return (1.0 - rates.mu * d) * x[v] - rates.lr * (g + d * memory.mean[v])
-    step = g if method == SGD else g + memory.mean[v]
-    return (1.0 - rates.mu) * x[v] - rates.lr * step
-
-
-@_compile
-def _row(method, loss, s, cold, hot, target, memory, rates, x):
-    t = cold.position[s]
-    begin, end = cold.starts[s], cold.starts[s + 1]
-    z = _frozen_part(hot, s, x)
-    for a in range(begin, end):
-        v = cold.columns[a]
+    One long function: a call with arrays, or an access through a tuple, costs more than a row.
+    """
+    starts, columns, values, position = cold.starts, cold.columns, cold.values, cold.position
+    hot_starts, hot_columns, hot_values, of_hot = hot.starts, hot.columns, hot.values, hot.of_hot
+    last, slopes, moves, means = memory.last, memory.slope, memory.move, memory.mean
+    scales, keeps, drifts, y, weights = memory.scale, rates.keep, rates.drift, target.y, target.s
+    number, intercept = x.dtype.type, x.shape[0] - 1
+    lr, mu, share = number(rates.lr), number(rates.mu), number(1.0 / y.shape[0])
+    keep = number(1) - mu
+    for s in range(begin, end):
+        t, first, after = position[s], starts[s], starts[s + 1]
+        z = x[intercept]
+        for a in range(hot_starts[s], hot_starts[s + 1]):
+            z += hot_values[a] * x[of_hot[hot_columns[a]]]
         if rates.lazy:
-            x[v] = _caught_up(method, v, t - memory.last[v], x, memory, rates)
-            memory.last[v] = t + 1
-        z += cold.values[a] * x[v]
-    slope = _slope(loss, z, target.y[t])
-    if target.s.shape[0]:
-        slope *= target.s[t]
-    move = slope if method == SGD else slope - memory.slope[t]
-    memory.move[t] = move
-    n = target.y.shape[0]
-    for a in range(begin, end):
-        v = cold.columns[a]
-        g = move * cold.values[a]
-        x[v] = _stepped(method, v, g, memory, rates, x)
-        if method >= SAGA:
-            memory.mean[v] += g / n
-    if method >= SAGA:
-        memory.slope[t] = slope
+            for a in range(first, after):
+                v = columns[a]
+                q = t - last[v]
+                last[v] = t + 1
+                now = x[v] * keeps[q]
+                if method != SGD:
+                    now -= lr * means[v] * drifts[q]
+                x[v] = now
+                z += values[a] * now
+        else:
+            for a in range(first, after):
+                z += values[a] * x[columns[a]]
+        slope = number(_slope(loss, z, y[t]))
+        if weights.shape[0]:
+            slope *= weights[t]
+        move = slope if method == SGD else slope - slopes[t]
+        moves[t] = move
+        if method == SGD:
+            step = lr * move
+            for a in range(first, after):
+                v = columns[a]
+                x[v] = keep * x[v] - step * values[a]
+        elif method == SPARSE_SAGA:
+            for a in range(first, after):
+                v, g = columns[a], move * values[a]
+                d = scales[v]
+                x[v] -= mu * d * x[v] + lr * (g + d * means[v])
+                means[v] += g * share
+            slopes[t] = slope
+        else:
+            for a in range(first, after):
+                v, g = columns[a], move * values[a]
+                x[v] = keep * x[v] - lr * (g + means[v])
+                if method == SAGA:
+                    means[v] += g * share
+            if method == SAGA:
+                slopes[t] = slope
 
 
 @_compile
@@ -169,9 +174,10 @@ def _hot_feature(method, b, h, steps, hot, target, memory, rates, x):
     features, v = hot.of_hot.shape[0], hot.of_hot[h]
     begin = hot.feature_starts[b * features + h]
     end = hot.feature_starts[b * features + h + 1]
+    positions, values, moves = hot.feature_positions, hot.feature_values, memory.move
     total = 0.0
     for a in range(begin, end):
-        total += memory.move[hot.feature_positions[a]] * hot.feature_values[a]
+        total += moves[positions[a]] * values[a]
     times = (end - begin) * memory.scale[v] if method == SPARSE_SAGA else steps
     step = total if method == SGD else total + times * memory.mean[v]
     x[v] -= rates.damp * (rates.lr * step + times * rates.hot_mu[h] * x[v])
@@ -180,47 +186,72 @@ def _hot_feature(method, b, h, steps, hot, target, memory, rates, x):
 
 
 @_compile
+def _catch_up(method, begin, end, memory, rates, total, x):
+    """All weights begin..end-1 after the last of ``total`` positions."""
+    for v in range(begin, end):
+        q = total - memory.last[v]
+        if memory.last[v] >= 0:
+            x[v] *= rates.keep[q]
+            if method != SGD:
+                x[v] -= rates.lr * memory.mean[v] * rates.drift[q]
+
+
+@_compile
 def waves(core, cores, counter, method, loss, cold, hot, target, memory, rates, x):
     """The share of one core in all waves of a pass, and in catching up at its end."""
     features = hot.of_hot.shape[0]
-    count = (cold.bounds.shape[0] - 1) // cores
-    for b in range(count):
-        for s in range(cold.bounds[b * cores + core], cold.bounds[b * cores + core + 1]):
-            _row(method, loss, s, cold, hot, target, memory, rates, x)
+    bounds = cold.bounds
+    for b in range((bounds.shape[0] - 1) // cores):
+        begin, end = bounds[b * cores + core], bounds[b * cores + core + 1]
+        _rows(method, loss, begin, end, cold, hot, target, memory, rates, x)
         meet(counter, cores)
         if features:
-            steps = cold.bounds[(b + 1) * cores] - cold.bounds[b * cores]
+            steps = bounds[(b + 1) * cores] - bounds[b * cores]
             for h in range(core, features, cores):
                 _hot_feature(method, b, h, steps, hot, target, memory, rates, x)
             meet(counter, cores)
     if rates.lazy:
-        d, total = memory.last.shape[0], target.y.shape[0]
-        for v in range(d * core // cores, d * (core + 1) // cores):
-            if memory.last[v] >= 0:
-                x[v] = _caught_up(method, v, total - memory.last[v], x, memory, rates)
+        d = memory.last.shape[0]
+        begin, end = d * core // cores, d * (core + 1) // cores
+        _catch_up(method, begin, end, memory, rates, target.y.shape[0], x)
+
+
+@_compile
+def _row_gradients(loss, begin, end, cold, hot, target, memory, x):
+    starts, columns, values, position = cold.starts, cold.columns, cold.values, cold.position
+    hot_starts, hot_columns, hot_values, of_hot = hot.starts, hot.columns, hot.values, hot.of_hot
+    slopes, means, y, weights = memory.slope, memory.mean, target.y, target.s
+    share = x.dtype.type(1.0 / y.shape[0])
+    for s in range(begin, end):
+        t = position[s]
+        z = x[x.shape[0] - 1]
+        for a in range(hot_starts[s], hot_starts[s + 1]):
+            z += hot_values[a] * x[of_hot[hot_columns[a]]]
+        for a in range(starts[s], starts[s + 1]):
+            z += values[a] * x[columns[a]]
+        slope = x.dtype.type(_slope(loss, z, y[t]))
+        if weights.shape[0]:
+            slope *= weights[t]
+        slopes[t] = slope
+        for a in range(starts[s], starts[s + 1]):
+            means[columns[a]] += slope * values[a] * share
+
+
+@_compile
+def _hot_gradient(b, h, hot, target, memory):
+    features, v = hot.of_hot.shape[0], hot.of_hot[h]
+    positions, values, slopes = hot.feature_positions, hot.feature_values, memory.slope
+    for a in range(hot.feature_starts[b * features + h], hot.feature_starts[b * features + h + 1]):
+        memory.mean[v] += slopes[positions[a]] * values[a] / target.y.shape[0]
 
 
 @_compile
 def full_gradient(core, cores, counter, loss, cold, hot, target, memory, x):
     """``memory.slope`` at x, and ``memory.mean``, which must be 0 before: SVRG's snapshot."""
-    features, n = hot.of_hot.shape[0], target.y.shape[0]
-    count = (cold.bounds.shape[0] - 1) // cores
-    for b in range(count):
-        for s in range(cold.bounds[b * cores + core], cold.bounds[b * cores + core + 1]):
-            t = cold.position[s]
-            z = _frozen_part(hot, s, x)
-            for a in range(cold.starts[s], cold.starts[s + 1]):
-                z += cold.values[a] * x[cold.columns[a]]
-            slope = _slope(loss, z, target.y[t])
-            if target.s.shape[0]:
-                slope *= target.s[t]
-            memory.slope[t] = slope
-            for a in range(cold.starts[s], cold.starts[s + 1]):
-                memory.mean[cold.columns[a]] += slope * cold.values[a] / n
+    bounds = cold.bounds
+    for b in range((bounds.shape[0] - 1) // cores):
+        begin, end = bounds[b * cores + core], bounds[b * cores + core + 1]
+        _row_gradients(loss, begin, end, cold, hot, target, memory, x)
         meet(counter, cores)
-        for h in range(core, features, cores):
-            v = hot.of_hot[h]
-            for a in range(hot.feature_starts[b * features + h],
-                           hot.feature_starts[b * features + h + 1]):  # fmt: skip
-                slope = memory.slope[hot.feature_positions[a]]
-                memory.mean[v] += slope * hot.feature_values[a] / n
+        for h in range(core, hot.of_hot.shape[0], cores):
+            _hot_gradient(b, h, hot, target, memory)
