@@ -86,7 +86,9 @@ class Stratified:
         d, team = self.blocks, Team(work.threads)
         i, j = parts(passes.users, d)[passes.users], parts(passes.items, d)[passes.items]
         stratum, thread = (j - i) % d, i % work.threads
-        position = np.lexsort((i, thread, stratum))
+        key = (stratum * work.threads + thread) * d + i
+        narrow = key.astype(np.uint16) if d * d * work.threads < 2**16 else key  # a radix sort
+        position = np.argsort(narrow, kind="stable")
         lists = np.bincount(stratum * work.threads + thread, minlength=d * work.threads)
         bounds = np.append(0, np.cumsum(lists))
         ratings = np.bincount(i * d + j, minlength=d * d).reshape(d, d)
