@@ -59,9 +59,7 @@ def run(name: str, data: Dataset, engine: object, faults: tuple[Slow, ...]) -> H
 
 def main() -> None:
     data = problem()
-    table = Table(
-        title=f"seconds to loss {TARGET}: processes, and the calibrated simulator"
-    )
+    table = Table(title=f"seconds to loss {TARGET}: processes, and the calibrated simulator")
     for column in ("algorithm", "measured", "predicted", "error", "updates", "staleness"):
         table.add_column(column, justify="left" if column == "algorithm" else "right")
     orders: list[tuple[float, float, str]] = []

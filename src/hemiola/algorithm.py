@@ -10,11 +10,11 @@ from typing import Annotated, Literal
 import numpy as np
 from annotated_types import Ge, Interval
 
-from hemiola.communicate import Discipline
+from hemiola.communicate import Discipline, SharedMemory
 from hemiola.component import component
-from hemiola.contracts import Aggregate, Local, Objective, Partition, Reduce, Source
+from hemiola.contracts import Aggregate, Local, Objective, Partition, Reduce, Solver, Source
 from hemiola.dataset import Batch
-from hemiola.types import Array
+from hemiola.types import Array, frozen
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,34 @@ class Algorithm:
     communicate: Discipline
     reduce: Reduce
     aggregate: Aggregate
+
+
+@dataclass(frozen=True)
+class SharedMemoryAlgorithm:
+    """An algorithm of threads that change one model in place.
+
+    It has no workers with messages, no partition of its own and no server; to call its parts so
+    would be a lie. ``solver`` is all of it (:class:`~hemiola.contracts.Solver`).
+    """
+
+    name: str
+    solver: Solver
+    communicate: SharedMemory = SharedMemory()  # noqa: RUF009
+
+    @property
+    def aggregate(self) -> Published:
+        """What reads the model out of an event."""
+        return Published()
+
+
+AnyAlgorithm = Algorithm | SharedMemoryAlgorithm
+
+
+class Published:
+    """The model as a solver hands it out between two passes."""
+
+    def model(self, state: dict[str, Array]) -> Array:
+        return frozen(state["w"])
 
 
 @component

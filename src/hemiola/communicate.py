@@ -141,4 +141,9 @@ class Grouped:
         return 1
 
 
+@component
+class SharedMemory:
+    """No messages at all: threads of one process work on one model in place."""
+
+
 Discipline = Synchronous | Asynchronous | Grouped

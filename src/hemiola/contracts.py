@@ -22,7 +22,7 @@ from hemiola.types import Array, Message, State
 
 if TYPE_CHECKING:
     from hemiola.algorithm import Info, MiniBatch, Task
-    from hemiola.job import Event, Job
+    from hemiola.job import Event, Job, Work
 
 
 @runtime_checkable
@@ -167,6 +167,37 @@ class Reduce(Protocol):
 
     def merge(self, a: dict[str, Array], b: dict[str, Array]) -> dict[str, Array]:
         """a + b; may reuse the arrays of a."""
+        ...
+
+
+@runtime_checkable
+class Solver(Protocol):
+    """All of an algorithm of threads that share memory: what happens in one pass over the data.
+
+    ``plan`` is what is computed once before the first pass - data laid out for the kernels, a
+    schedule of conflicts - and can be computed again; it is never saved. The state is.
+    """
+
+    def prepare(self, work: Work) -> Any:
+        """The plan. Raises :class:`~hemiola.errors.OptionError` or ``DataError`` for an objective
+        or data that the solver cannot handle, naming what it can."""
+        ...
+
+    def init(self, plan: Any, w0: Array) -> dict[str, Any]:
+        """The state at the start (d,) in the objective's own layout."""
+        ...
+
+    def epoch(self, plan: Any, state: dict[str, Any], epoch: int) -> str | None:
+        """One pass over the data by all threads, which changes the state. A sentence, if the run
+        should end with it, such as that a duality gap is small enough."""
+        ...
+
+    def model(self, plan: Any, state: dict[str, Any]) -> Array:
+        """A new (d,) array, in the objective's own layout."""
+        ...
+
+    def words(self, plan: Any) -> list[str]:
+        """What a user should know before the run, a sentence each: constants, warnings."""
         ...
 
 

@@ -6,14 +6,14 @@ import math
 from numbers import Real
 from typing import Any
 
-from hemiola.algorithm import Algorithm
+from hemiola.algorithm import Algorithm, AnyAlgorithm, SharedMemoryAlgorithm
 from hemiola.communicate import Synchronous
 from hemiola.contracts import Source
 from hemiola.errors import OptionError
 from hemiola.local import Elastic, Gradient, LocalSteps
 
 
-def rounds_for(algorithm: Algorithm, source: Source, workers: int, epochs: float) -> int:
+def rounds_for(algorithm: AnyAlgorithm, source: Source, workers: int, epochs: float) -> int:
     """The least number of rounds in which ``workers`` pass ``epochs`` times over their samples.
 
     A round is one mini-batch a worker, or the ``steps``, ``epochs`` or ``period`` of the local
@@ -33,6 +33,8 @@ def rounds_for(algorithm: Algorithm, source: Source, workers: int, epochs: float
     """
     if not _is_positive(epochs):
         raise OptionError(f"epochs must be a positive number, not {epochs!r}.")
+    if isinstance(algorithm, SharedMemoryAlgorithm):
+        return _ceil(epochs)
     passes = _passes(algorithm, source, workers)
     discipline = algorithm.communicate
     if not isinstance(discipline, Synchronous):

@@ -12,6 +12,7 @@ import numpy as np
 
 from hemiola.algorithm import Algorithm, Task
 from hemiola.contracts import Objective, Source
+from hemiola.dataset import Dataset
 from hemiola.faults import Faults
 from hemiola.types import Array, State
 
@@ -207,7 +208,8 @@ class Event:
 
     ``step`` updates so far, this one included; ``clock`` seconds since the start, virtual in the
     simulator; ``server`` the server's state, to be read now or never; ``snapshot()`` everything
-    that is needed to resume right after this event.
+    that is needed to resume right after this event; ``stopped`` a sentence, if the algorithm has
+    come to its end by itself.
     """
 
     step: int
@@ -217,6 +219,17 @@ class Event:
     server: State
     ledger: Ledger
     snapshot: Callable[[], State]
+    stopped: str | None = None
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a solver of shared memory works on, with so many ``threads``."""
+
+    objective: Objective
+    data: Dataset
+    threads: int
+    seed: int
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from hemiola.algorithm import Algorithm, MiniBatch
+from hemiola.algorithm import Algorithm, AnyAlgorithm, MiniBatch, SharedMemoryAlgorithm
 from hemiola.communicate import Synchronous
 from hemiola.contracts import Objective, Source
 from hemiola.dataset import Dataset
@@ -47,8 +47,8 @@ class Smooth(Protocol):
 
 
 def with_learning_rate(
-    algorithm: Algorithm, objective: Objective, data: Dataset, source: Source, workers: int
-) -> Algorithm:
+    algorithm: AnyAlgorithm, objective: Objective, data: Dataset, source: Source, workers: int
+) -> AnyAlgorithm:
     """The algorithm with every ``lr=None`` filled in from the data; as it is if there is none.
 
     Raises :class:`OptionError` when the objective has no estimate.
@@ -61,14 +61,16 @@ def with_learning_rate(
             f"{type(objective).__name__}."
         )
     base = base_rate(objective, data, _batch_size(algorithm, source, workers))
-    if _steps_on_stale_gradients(algorithm):
+    if isinstance(algorithm, Algorithm) and _steps_on_stale_gradients(algorithm):
         base *= _stale_share(algorithm, workers)
     inside = getattr(algorithm.communicate, "inside", None)
-    if inside is not None:  # the server adds changes of models, whose curvature is at most 1
+    if inside is not None and isinstance(
+        algorithm, Algorithm
+    ):  # the server adds changes of models, whose curvature is at most 1
         server = _fill(algorithm.aggregate, _stale_share(algorithm, workers))
         algorithm = replace(algorithm, aggregate=server)
     filled = _fill(algorithm, base)
-    assert isinstance(filled, Algorithm)
+    assert isinstance(filled, Algorithm | SharedMemoryAlgorithm)
     return filled
 
 
@@ -105,8 +107,10 @@ def _spectrum(data: Dataset) -> tuple[float, float]:
     return min(top, mean / _MARGIN), mean
 
 
-def _batch_size(algorithm: Algorithm, source: Source, workers: int) -> float:
+def _batch_size(algorithm: AnyAlgorithm, source: Source, workers: int) -> float:
     """The samples behind one step: a mini-batch, times the workers if gradients are joined."""
+    if isinstance(algorithm, SharedMemoryAlgorithm):
+        return 1.0
     local = algorithm.local
     batch: MiniBatch = getattr(local, "batch", MiniBatch())
     n = source.samples(0)
@@ -141,12 +145,13 @@ def _gradients_in_flight(algorithm: Algorithm, workers: int) -> int:
 
 
 def _steps_on_stale_gradients(algorithm: Algorithm) -> bool:
+    if isinstance(algorithm.communicate, Synchronous):
+        return False
     server = getattr(algorithm.aggregate, "aggregate", algorithm.aggregate)  # of Sharded: its rule
     damped = getattr(server, "damping", "none") != "none"
     own_models = hasattr(algorithm.local, "lr")  # elastic workers step on gradients of their own
-    stale = not isinstance(algorithm.communicate, Synchronous)
     inside = getattr(algorithm.communicate, "inside", None) is not None
-    return stale and not damped and not own_models and not inside
+    return not damped and not own_models and not inside
 
 
 def _lacks_rate(part: Any) -> bool:

@@ -15,11 +15,12 @@ from hemiola.dataset import Dataset
 from hemiola.describe import describe
 from hemiola.errors import CheckpointError, DataError
 from hemiola.history import History
-from hemiola.objectives import LinearObjective
+from hemiola.objectives import LinearObjective, MatrixFactorization
 from hemiola.storage import load_nest, save_nest
 from hemiola.types import Array
 
 _FORMAT = "hemiola-model-1"
+_OBJECTIVES = {cls.__name__: cls for cls in (LinearObjective, MatrixFactorization)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,10 +119,10 @@ def make_model(
 def _model(nest: dict[str, Any]) -> Model:
     objective = dict(nest["objective"])
     kind = objective.pop("type")
-    if kind != "LinearObjective":
+    if kind not in _OBJECTIVES:
         raise CheckpointError(f"models of objective {kind} cannot be loaded by this version.")
     scaling = nest["standardizer"]
     standardizer = None if scaling is None else Standardizer(**scaling)
     return Model(
-        **{**nest, "objective": LinearObjective(**objective), "standardizer": standardizer}
+        **{**nest, "objective": _OBJECTIVES[kind](**objective), "standardizer": standardizer}
     )

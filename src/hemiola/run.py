@@ -167,7 +167,7 @@ class Run:
         aggregate = self.job.algorithm.aggregate
         with closing(self.engine.run(self.job, state)) as events:  # type: ignore[type-var]
             for event in events:
-                reason = self._notify(event)
+                reason = self._notify(event) or event.stopped
                 before, at = at, plan.at(event)
                 last = at >= plan.updates
                 stop = last or reason is not None or interrupted.is_set()

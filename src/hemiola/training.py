@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from hemiola.algorithm import Algorithm
+from hemiola.algorithm import Algorithm, AnyAlgorithm, SharedMemoryAlgorithm
 from hemiola.algorithms.hybrid import regrouped
 from hemiola.algorithms.rebuild import rebuild
 from hemiola.algorithms.registry import build
 from hemiola.callbacks import Callback
 from hemiola.checkpoint import Checkpoint, digest
-from hemiola.communicate import POLICIES, Grouped, Synchronous
+from hemiola.communicate import POLICIES, Grouped, SharedMemory, Synchronous
 from hemiola.contracts import Engine, Objective, Source, Stream
 from hemiola.dataset import Dataset, as_regression, make_dataset
 from hemiola.describe import describe
@@ -27,7 +27,7 @@ from hemiola.job import Job, Timeline, Trace
 from hemiola.learning_rate import with_learning_rate
 from hemiola.measure import measured_groups
 from hemiola.objectives import LinearObjective
-from hemiola.partition import Online, Shards
+from hemiola.partition import Online, Shards, Whole
 from hemiola.result import Result
 from hemiola.rng import stream
 from hemiola.run import Plan, Run
@@ -39,7 +39,7 @@ _ONLINE_SAMPLE = 10_000
 
 
 def fit(
-    algorithm: Algorithm | str,
+    algorithm: AnyAlgorithm | str,
     objective: Objective | str,
     data: Dataset | Stream | tuple[Any, Any],
     *,
@@ -66,7 +66,8 @@ def fit(
     ``data``        a :class:`Dataset`, a pair (X, y), or a stream for online training;
     ``engine``      an :class:`Engine`, or the name of one with its defaults;
     ``workers``     K;
-    ``rounds``      synchronous rounds; an asynchronous round is K pieces of work;
+    ``rounds``      synchronous rounds; an asynchronous round is K pieces of work; with shared
+                    memory, passes over the data;
     ``seed``        of everything random: the same seed gives the same run;
     ``eval_data``   what the score is computed on; the training data if None;
     ``eval_every``  rounds between evaluations; about 100 evaluations a run if None;
@@ -110,22 +111,19 @@ def fit(
     if eval_data is not None:
         _check_match(sample, eval_data)
 
-    def job_of(algorithm: Algorithm) -> Job:
-        source: Source = (
-            Shards(data, algorithm.partition, workers, seed)
-            if isinstance(data, Dataset)
-            else Online(data, seed)
-        )
+    def job_of(algorithm: AnyAlgorithm) -> Job:
+        source = _source(algorithm, data, workers, seed)
         with threadpool_limits(1, user_api="blas"):  # the estimate's sums, too, have one order
             algorithm = with_learning_rate(algorithm, objective, sample, source, workers)
         record = None if trace is None else Trace()
         spans = None if timeline is None else Timeline()
+        chosen: Any = algorithm  # engines tell the two kinds apart by their discipline
         return Job(
-            algorithm, objective, source, workers, seed, start, record, spans,
+            chosen, objective, source, workers, seed, start, record, spans,
             check_faults(faults, workers),
         )  # fmt: skip
 
-    if isinstance(algorithm.communicate, Grouped) and algorithm.communicate.groups is None:
+    if isinstance(algorithm, Algorithm) and _is_ungrouped(algorithm):
         saved = Path(checkpoint) if resume and checkpoint is not None else None
         algorithm = regrouped(algorithm, *_groups(job_of(algorithm), engine, saved))
     job = job_of(algorithm)
@@ -166,6 +164,22 @@ def make_objective(name: str, data: Dataset, l2: float | None = None) -> LinearO
     return LinearObjective(name, 1 / len(data) if l2 is None else l2)  # type: ignore[arg-type]
 
 
+def _is_ungrouped(algorithm: Algorithm) -> bool:
+    discipline = algorithm.communicate
+    return isinstance(discipline, Grouped) and discipline.groups is None
+
+
+def _source(algorithm: AnyAlgorithm, data: Dataset | Stream, workers: int, seed: int) -> Source:
+    """Where mini-batches come from; threads that share memory all see the whole data."""
+    if not isinstance(algorithm, SharedMemoryAlgorithm):
+        if isinstance(data, Dataset):
+            return Shards(data, algorithm.partition, workers, seed)
+        return Online(data, seed)
+    if not isinstance(data, Dataset):
+        raise OptionError(f"{algorithm.name} passes over a finite data set; it has no streams.")
+    return Shards(data, Whole(), 1, seed)
+
+
 def _groups(job: Job, engine: Engine, resumed: Path | None) -> tuple[Groups, Measured]:
     """Who works together: as measured now, or as in the checkpoint of a resumed run."""
     if resumed is None:
@@ -182,9 +196,11 @@ def _held_out(data: Stream, seed: int) -> Dataset:
     return data.draw(stream(seed, "evaluation"), _ONLINE_SAMPLE)
 
 
-def _plan(algorithm: Algorithm, workers: int, rounds: int, eval_every: int | None) -> Plan:
+def _plan(algorithm: AnyAlgorithm, workers: int, rounds: int, eval_every: int | None) -> Plan:
     discipline = algorithm.communicate
-    if isinstance(discipline, Synchronous):
+    if isinstance(discipline, SharedMemory):
+        per_round = 1
+    elif isinstance(discipline, Synchronous):
         rounds = min(rounds, discipline.rounds or rounds)
         per_round = 1
     else:

@@ -4,6 +4,7 @@ from hemiola.algorithms.adadelay import adadelay
 from hemiola.algorithms.adaptive_revision import adaptive_revision
 from hemiola.algorithms.asgd import asgd
 from hemiola.algorithms.bmuf import bmuf
+from hemiola.algorithms.cyclades import cyclades
 from hemiola.algorithms.dc_asgd import dc_asgd
 from hemiola.algorithms.downpour import downpour
 from hemiola.algorithms.easgd import eamsgd, easgd
@@ -13,12 +14,14 @@ from hemiola.algorithms.model_averaging import model_averaging, one_shot_averagi
 from hemiola.algorithms.sandblaster import sandblaster
 from hemiola.algorithms.ssgd import ssgd
 from hemiola.algorithms.ssp import ssp
+from hemiola.algorithms.stratified import stratified
 
 __all__ = [
     "adadelay",
     "adaptive_revision",
     "asgd",
     "bmuf",
+    "cyclades",
     "dc_asgd",
     "downpour",
     "eamsgd",
@@ -31,4 +34,5 @@ __all__ = [
     "sandblaster",
     "ssgd",
     "ssp",
+    "stratified",
 ]

@@ -20,30 +20,37 @@ from hemiola import (
 )
 from hemiola.algorithms.adadelay import DelayAdaptive
 from hemiola.algorithms.adaptive_revision import Revise
+from hemiola.algorithms.cyclades import Cyclades
 from hemiola.algorithms.dc_asgd import DelayCompensated
 from hemiola.algorithms.easgd_async import ElasticExchange
 from hemiola.algorithms.sandblaster import Coordinator
 from hemiola.algorithms.ssp import CompleteClocks
+from hemiola.algorithms.stratified import Stratified
 from hemiola.errors import CheckpointError
 
 _PACKAGES = (aggregate, local, optim, partition)
 _OTHERS: tuple[type, ...] = (
     algorithm.Algorithm,
     algorithm.MiniBatch,
+    algorithm.SharedMemoryAlgorithm,
     communicate.Asynchronous,
     communicate.Grouped,
     communicate.Rounds,
     grouping.ByKMeans,
     grouping.ByRatio,
     grouping.Measured,
+    communicate.SharedMemory,
     communicate.Synchronous,
     objectives.LinearObjective,
+    objectives.MatrixFactorization,
     CompleteClocks,
     Coordinator,
+    Cyclades,
     DelayAdaptive,
     DelayCompensated,
     ElasticExchange,
     Revise,
+    Stratified,
 )
 
 

@@ -26,6 +26,8 @@ from hemiola.algorithms.asgd import PAPER as ASGD
 from hemiola.algorithms.asgd import asgd
 from hemiola.algorithms.bmuf import PAPER as BMUF
 from hemiola.algorithms.bmuf import bmuf
+from hemiola.algorithms.cyclades import PAPER as CYCLADES
+from hemiola.algorithms.cyclades import cyclades
 from hemiola.algorithms.dc_asgd import PAPER as DC_ASGD
 from hemiola.algorithms.dc_asgd import dc_asgd
 from hemiola.algorithms.downpour import PAPER as DOWNPOUR
@@ -47,6 +49,8 @@ from hemiola.algorithms.ssgd import PAPER as SSGD
 from hemiola.algorithms.ssgd import ssgd
 from hemiola.algorithms.ssp import PAPER as SSP
 from hemiola.algorithms.ssp import ssp
+from hemiola.algorithms.stratified import PAPER as STRATIFIED
+from hemiola.algorithms.stratified import stratified
 from hemiola.communicate import POLICIES, Synchronous
 from hemiola.errors import OptionError, nearest
 from hemiola.options import arguments, unknown_option
@@ -57,7 +61,7 @@ class Recipe:
     """A named way to build an algorithm with its defaults."""
 
     name: str
-    make: Callable[..., Algorithm]
+    make: Callable[..., Any]
     paper: str
 
     @property
@@ -101,6 +105,14 @@ _ALL = (
     Recipe("hybrid", hybrid, HYBRID),
 )
 RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in _ALL}
+"""Algorithms of four modules."""
+
+_SHARED = (
+    Recipe("cyclades", cyclades, CYCLADES),
+    Recipe("stratified", stratified, STRATIFIED),
+)
+SHARED: Mapping[str, Recipe] = {recipe.name: recipe for recipe in _SHARED}
+"""Algorithms whose threads share memory."""
 
 SHARDS = "shards"
 """An option of every algorithm: so many servers, each with a slice of w."""
@@ -145,9 +157,10 @@ SHORT_NAMES: Mapping[str, str] = {
 
 def recipe(name: str) -> Recipe:
     """The recipe of this name; raises :class:`OptionError` with the nearest match."""
-    if name not in RECIPES:
-        raise OptionError(f"there is no algorithm {name!r}; {nearest(name, RECIPES)}")
-    return RECIPES[name]
+    known = {**RECIPES, **SHARED}
+    if name not in known:
+        raise OptionError(f"there is no algorithm {name!r}; {nearest(name, known)}")
+    return known[name]
 
 
 def build(name: str, options: Mapping[str, Any] | None = None) -> Algorithm:

@@ -20,12 +20,13 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from hemiola.algorithm import Task
-from hemiola.communicate import Asynchronous, Grouped, Synchronous
+from hemiola.communicate import Asynchronous, Grouped, SharedMemory, Synchronous
 from hemiola.component import component
 from hemiola.engines._clock import WallClock
 from hemiola.engines._drive import Arrival, Change, Workers, drive
 from hemiola.engines._faults import Fate, Lot, Returns, earliest
 from hemiola.engines._shared import keep_freed_memory
+from hemiola.engines._shared_memory import passes
 from hemiola.job import Event, Job
 from hemiola.types import Message, State
 
@@ -38,9 +39,15 @@ class Threads:
     """One process, a thread for every worker."""
 
     name: ClassVar[str] = "threads"
-    supports: ClassVar[frozenset[type]] = frozenset({Synchronous, Asynchronous, Grouped})
+    supports: ClassVar[frozenset[type]] = frozenset(
+        {Synchronous, Asynchronous, Grouped, SharedMemory}
+    )
 
     def run(self, job: Job, resume: State | None = None) -> Iterator[Event]:
+        discipline: object = job.algorithm.communicate
+        if isinstance(discipline, SharedMemory):
+            yield from passes(job, resume)
+            return
         keep_freed_memory()
         executor = _Executor(job)
         try:

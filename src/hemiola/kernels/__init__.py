@@ -1,0 +1,1 @@
+"""Compiled loops of threads that share memory."""
