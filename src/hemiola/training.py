@@ -89,9 +89,11 @@ def fit(
     """
     _check_counts(workers=workers, rounds=rounds, eval_every=eval_every)
     _check_seed(seed)
-    data = make_dataset(*data) if isinstance(data, tuple) else data
+    if isinstance(data, tuple):
+        data = make_dataset(*data)
     if "squared" in (objective, getattr(objective, "loss", "")):
         data = _with_real_targets(data)
+    assert not isinstance(data, tuple)
     sample = _sample(data, seed)
     algorithm = build(algorithm) if isinstance(algorithm, str) else algorithm
     if isinstance(objective, str):

@@ -253,7 +253,9 @@ class DiskShards:
         """With real targets, for squared loss. Raises :class:`DataError` for labels of text."""
         if self.classes is None:
             return self
-        as_regression(Dataset(np.empty((0, 0)), np.empty(0, np.intp), self.classes, None, self.name))
+        as_regression(
+            Dataset(np.empty((0, 0)), np.empty(0, np.intp), self.classes, None, self.name)
+        )
         return replace(self, real=True)
 
 

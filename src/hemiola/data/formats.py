@@ -53,6 +53,13 @@ def narrow_indices(X: sparse.csr_array) -> sparse.csr_array:
     return X
 
 
+def whole_numbers(y: Array) -> Array:
+    """Labels 1.0, 2.0, ... as 1, 2, ...; all others unchanged."""
+    if y.dtype.kind == "f" and np.isfinite(y).all() and (y == np.floor(y)).all():
+        return y.astype(np.int64)
+    return y
+
+
 def read_npz(file: BinaryIO, ask: Request) -> Raw:
     """Arrays ``X`` and ``y``, or CSR as ``data, indices, indptr, shape`` and ``y``; and ``weight``.
 

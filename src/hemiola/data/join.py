@@ -27,7 +27,7 @@ def joined(blocks: list[Named], name: str) -> Raw:
     _check_alike(blocks)
     weight = None
     if blocks[0][1].weight is not None:
-        weight = np.concatenate([raw.weight for _, raw in blocks])  # type: ignore[arg-type]
+        weight = np.concatenate([raw.weight for _, raw in blocks])
     y = np.concatenate([raw.y for _, raw in blocks])
     if blocks[0][1].lowest is not None:
         return Raw(_libsvm(blocks, name), y, weight)
@@ -54,9 +54,7 @@ def _libsvm(blocks: list[Named], name: str) -> Any:
     first = first_index([raw.lowest for _, raw in blocks])
     width = max(raw.X.shape[1] for _, raw in blocks) - first
     if width < 1:
-        raise DataError(
-            f"{name}: no line has features; LIBSVM lines read 'label index:value ...'."
-        )
+        raise DataError(f"{name}: no line has features; LIBSVM lines read 'label index:value ...'.")
     return stacked(blocks, width, first)
 
 

@@ -61,7 +61,7 @@ def _in_order(file: BinaryIO, dtype: np.dtype[Any]) -> Iterator[tuple[bytes, Par
     """Texts and what they hold, while later ones are being read and parsed."""
     pending: deque[tuple[bytes, Future[Parsed]]] = deque()
     with ThreadPoolExecutor(_THREADS) as pool:
-        for text in texts(file):
+        for text in texts(file, _BLOCK):
             pending.append((text, pool.submit(parse, text, dtype)))
             while len(pending) > _THREADS:
                 done, future = pending.popleft()
@@ -71,7 +71,7 @@ def _in_order(file: BinaryIO, dtype: np.dtype[Any]) -> Iterator[tuple[bytes, Par
             yield done, future.result()
 
 
-def texts(file: BinaryIO, block: int = _BLOCK) -> Iterator[bytes]:
+def texts(file: BinaryIO, block: int) -> Iterator[bytes]:
     """Pieces of a file that end with a line; a line feed is added to the last one if it lacks it.
 
     >>> import io

@@ -32,7 +32,7 @@ def count(text):
 
 @njit(nogil=True, cache=True)
 def _ends_token(c):
-    return c == _BLANK or c == _HASH or 9 <= c <= 13
+    return c in (_BLANK, _HASH) or 9 <= c <= 13
 
 
 @njit(nogil=True, cache=True)
@@ -78,7 +78,8 @@ def parse(text, y, values, indices, indptr, hard):
             d = np.uint8(text[i] - np.uint8(48))
             index = 0
             while d < 10:
-                index = min(index * 10 + np.int64(d), LARGEST + 1)
+                if index <= LARGEST:
+                    index = index * 10 + int(d)
                 i += 1
                 d = np.uint8(text[i] - np.uint8(48))
             if i == token or text[i] != _COLON:

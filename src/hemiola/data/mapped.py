@@ -37,10 +37,8 @@ def mapped(stored: Stored) -> Array:
 def verify(stored: Stored) -> None:
     """Raise :class:`DataError` when the check sum of an array is wrong."""
     data = np.ascontiguousarray(mapped(stored)).reshape(-1).view(np.uint8)
-    if zlib.crc32(data) != stored.crc32:
-        raise DataError(
-            f"{stored.path}: the check sum is wrong; copy or convert the data again."
-        )
+    if zlib.crc32(data.data) != stored.crc32:
+        raise DataError(f"{stored.path}: the check sum is wrong; copy or convert the data again.")
 
 
 def check(schema: Schema, shard: Shard, arrays: dict[str, Array]) -> None:

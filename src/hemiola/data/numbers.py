@@ -149,12 +149,13 @@ def number(text, i):
 
 @njit(nogil=True, cache=True)
 def _exponent(text, i):
-    """(exponent, where it ends, whether there is one); beyond 99999 they are all alike."""
+    """(exponent, where it ends, whether there is one); from 99999 on they are all alike."""
     negative = text[i] == 45
     if negative or text[i] == 43:
         i += 1
     first, value = i, 0
     while 48 <= text[i] <= 57:
-        value = min(value * 10 + (np.int64(text[i]) - 48), 99999)
+        if value < 99999:
+            value = value * 10 + (int(text[i]) - 48)
         i += 1
     return (-value if negative else value), i, i > first

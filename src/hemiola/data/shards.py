@@ -20,6 +20,7 @@ import os
 import shutil
 import tempfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -68,8 +69,9 @@ class Schema:
 class ShardWriter:
     """Collects blocks of samples and writes a shard whenever there is enough of them.
 
-    ``rows`` of a shard; as many as fill 64 MB if None. Use it in a ``with`` statement: the
-    directory appears when that ends well, and nothing is left behind when it does not.
+    ``rows`` of every shard, or of each one; as many as fill 64 MB if None. Use it in a ``with``
+    statement: the directory appears when that ends well, and nothing is left behind when it does
+    not.
 
     >>> import tempfile, numpy as np
     >>> schema = Schema("two", 1, False, np.dtype("float64"), np.array([0, 1]))
@@ -80,7 +82,9 @@ class ShardWriter:
     ['00000.X.npy', '00000.y.npy', 'manifest.json']
     """
 
-    def __init__(self, directory: Path, schema: Schema, rows: int | None = None) -> None:
+    def __init__(
+        self, directory: Path, schema: Schema, rows: int | Sequence[int] | None = None
+    ) -> None:
         self.directory = directory
         self.schema = schema
         self.rows = rows
@@ -99,7 +103,10 @@ class ShardWriter:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
     ) -> None:
         try:
             if kind is None:
@@ -119,7 +126,8 @@ class ShardWriter:
         """How many rows of a block the present shard can take: at least one if it is empty."""
         held = sum(len(b.y) for b in self._blocks)
         if self.rows is not None:
-            most = self.rows - held
+            rows = self.rows if isinstance(self.rows, int) else self.rows[len(self._shards)]
+            most = rows - held
         else:
             left = SHARD_BYTES - sum(map(_bytes, self._blocks))
             most = max(int(held == 0), left * len(block.y) // max(1, _bytes(block)))
@@ -160,7 +168,11 @@ class ShardWriter:
                 size = file.tell()
         except OSError as error:
             raise cannot_write(self.directory, error) from error
-        return {"file": name, "bytes": size, "crc32": zlib.crc32(array.reshape(-1).view(np.uint8))}
+        return {
+            "file": name,
+            "bytes": size,
+            "crc32": zlib.crc32(array.reshape(-1).view(np.uint8).data),
+        }
 
     def _publish(self) -> None:
         self._flush()

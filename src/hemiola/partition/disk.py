@@ -77,7 +77,7 @@ class Streamed:
         return int(self._sizes[self._owned[worker]].sum())
 
     def steps_per_epoch(self, worker: int, mini_batch: MiniBatch) -> int:
-        return sum(self._steps(part, mini_batch) for part in self._owned[worker])
+        return self._steps_in(self._owned[worker], mini_batch)
 
     def batch(self, worker: int, t: int, mini_batch: MiniBatch) -> Batch:
         cursor = self._cursors[worker]
@@ -93,21 +93,18 @@ class Streamed:
             cursor.orders[part] = np.arange(size) if whole else rng.permutation(len(data))
         return Batch(data, cursor.orders[part][first : first + size])
 
-    def _steps(self, part: int, mini_batch: MiniBatch) -> int:
-        n = int(self._sizes[part])
-        return -(-n // mini_batch.count(n))
+    def _steps_in(self, parts: Array, mini_batch: MiniBatch) -> int:
+        return sum(-(-n // mini_batch.count(n)) for n in self._sizes[parts].tolist())
 
     def _seek(self, worker: int, mini_batch: MiniBatch, t: int) -> _Cursor:
         """The window of step t; the thread is told to open the next one."""
         per_epoch = self.steps_per_epoch(worker, mini_batch)
         epoch = t // per_epoch
         windows = self._windows(worker, epoch)
-        start = epoch * per_epoch
-        for number, parts in enumerate(windows):
-            steps = sum(self._steps(part, mini_batch) for part in parts)
-            if t < start + steps:
-                break
-            start += steps
+        start, number = epoch * per_epoch, 0
+        while t >= start + (steps := self._steps_in(windows[number], mini_batch)):
+            start, number = start + steps, number + 1
+        parts = windows[number]
         following = windows[number + 1 :] or self._windows(worker, epoch + 1)
         self._read_ahead(parts, following[0])
         batches = np.concatenate([self._batches(part, mini_batch) for part in parts])
