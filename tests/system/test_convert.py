@@ -148,17 +148,13 @@ def test_what_cannot_be_converted(tmp_path):
 
 def test_memory_does_not_grow_with_the_data(tmp_path):
     line = " ".join(f"{j}:0.{j}" for j in range(1, 200))
-
-    def peak(rows: int) -> int:
-        (tmp_path / "a.svm").write_text("".join(f"{i % 2} {line}\n" for i in range(rows)))
-        tracemalloc.start()
-        convert(tmp_path / "a.svm", tmp_path / f"a{rows}", rows_per_shard=1000)
-        most = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        assert len(open_shards(tmp_path / f"a{rows}")) == rows
-        return most
-
-    assert peak(45_000) < 1.2 * peak(15_000)  # 25 MB of text, and 75 MB
+    (tmp_path / "a.svm").write_text("".join(f"{i % 2} {line}\n" for i in range(60_000)))
+    tracemalloc.start()
+    convert(tmp_path / "a.svm", tmp_path / "a", rows_per_shard=1000)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(open_shards(tmp_path / "a")) == 60_000
+    assert most < 110e6  # the file has 108 MB, its arrays 144 MB; the blocks in flight about 70 MB
 
 
 # Parquet
