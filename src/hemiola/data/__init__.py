@@ -3,11 +3,13 @@
 from hemiola.data.catalog import builtin_names
 from hemiola.data.convert import convert
 from hemiola.data.disk import DiskShards, open_shards
+from hemiola.data.feeds import BlockStream, follow
 from hemiola.data.prepare import Standardizer, split
 from hemiola.data.sources import load
 from hemiola.data.streams import FunctionStream, LinearStream, LogisticStream
 
 __all__ = [
+    "BlockStream",
     "DiskShards",
     "FunctionStream",
     "LinearStream",
@@ -15,6 +17,7 @@ __all__ = [
     "Standardizer",
     "builtin_names",
     "convert",
+    "follow",
     "load",
     "open_shards",
     "split",

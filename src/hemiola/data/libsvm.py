@@ -109,6 +109,26 @@ def parse(text: bytes, dtype: np.dtype[Any]) -> Parsed:
     return Parsed(Raw(X, y[:rows], lowest=lowest), n, fault)
 
 
+def check_libsvm(
+    text: bytes, dtype: np.dtype[Any], name: str, lines_before: int, within: tuple[int, int]
+) -> tuple[Any, Array]:
+    """Features and labels of whole lines, all of whose indices lie ``within`` two bounds."""
+    parsed = parse(text, dtype)
+    if parsed.fault is not None:
+        number = lines_before + 1 + text.count(b"\n", 0, parsed.fault.at)
+        raise DataError(f"{name}: {_words(number, text, parsed.fault)}.")
+    X, least, most = parsed.raw.X, *within
+    outside = np.flatnonzero((X.indices < least) | (X.indices > most))
+    if len(outside):
+        row = int(np.searchsorted(X.indptr, outside[0], side="right")) - 1
+        samples = [i for i, line in enumerate(text.split(b"\n")) if line.split(b"#")[0].strip()]
+        raise DataError(
+            f"{name}: line {lines_before + 1 + samples[row]}: index {X.indices[outside[0]]} is not "
+            f"in {least}..{most}; correct n_features or zero_based."
+        )
+    return X, parsed.raw.y
+
+
 def _used(values: Array, count: int) -> Array:
     """The part in use; a copy where it is small, as commented text may hold many colons."""
     return values[:count].copy() if count < len(values) // 2 else values[:count]

@@ -65,6 +65,30 @@ def _check_classes(whole: Dataset, train: Dataset) -> None:
         )
 
 
+def by_class(labels: Array, classes: Array, name: str) -> Array:
+    """Class numbers (n,) of labels, by the ordered ``classes`` (C,).
+
+    Raises :class:`DataError` for a label that is none of them.
+
+    >>> by_class(np.array([1.0, -1.0]), np.array([-1, 1]), "data").tolist()
+    [1, 0]
+    """
+    if (labels.dtype.kind in "iufb") != (classes.dtype.kind in "iufb"):
+        labels = labels.astype(str) if classes.dtype.kind == "U" else labels
+    known = (
+        np.isin(labels, classes)
+        if labels.dtype.kind != "U" or classes.dtype.kind == "U"
+        else (np.zeros(len(labels), bool))
+    )
+    if not known.all():
+        odd = labels[np.flatnonzero(~known)[0]]
+        raise DataError(
+            f"{name}: the label {odd!s} is none of the classes "
+            f"{', '.join(map(str, classes[:10]))}; name all classes."
+        )
+    return np.searchsorted(classes, labels).astype(np.intp)
+
+
 @dataclass(frozen=True, eq=False)
 class Standardizer:
     """A change of scale that gives every feature unit variance, and zero mean if data are dense.
