@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from hemiola.data.numbers import BAD, HARD, number
+from hemiola.data.numbers import BAD, GOOD, HARD, number
 
 FINE, LABEL, PAIR, NEGATIVE, HUGE, ORDER, QID = range(7)
 """What is wrong with a token."""
@@ -37,9 +37,19 @@ def _ends_token(c):
 
 @njit(nogil=True, cache=True)
 def _skip_blanks(text, i):
-    while text[i] == _BLANK or text[i] == 9 or 11 <= text[i] <= 13:
+    while text[i] <= _BLANK and (text[i] == _BLANK or text[i] == 9 or 11 <= text[i] <= 13):
         i += 1
     return i
+
+
+@njit(nogil=True, cache=True)
+def _saturated(text, i, end):
+    """A whole number of many digits, or LARGEST + 1 if it is larger than that."""
+    index = 0
+    while i < end and index <= LARGEST:
+        index = index * 10 + (int(text[i]) - 48)
+        i += 1
+    return index
 
 
 @njit(nogil=True, cache=True)
@@ -78,8 +88,7 @@ def parse(text, y, values, indices, indptr, hard):
             d = np.uint8(text[i] - np.uint8(48))
             index = 0
             while d < 10:
-                if index <= LARGEST:
-                    index = index * 10 + int(d)
+                index = index * 10 + int(d)
                 i += 1
                 d = np.uint8(text[i] - np.uint8(48))
             if i == token or text[i] != _COLON:
@@ -97,9 +106,15 @@ def parse(text, y, values, indices, indptr, hard):
                     continue
                 fault = NEGATIVE if c == 45 else PAIR
                 return fault, token, rows, stored, hards, lowest, highest
-            values[stored], i, state = number(text, i + 1)
-            if state == BAD or not _ends_token(text[i]):
-                return PAIR, token, rows, stored, hards, lowest, highest
+            if i - token > 18:
+                index = _saturated(text, token, i)
+            d = np.uint8(text[i + 1] - np.uint8(48))
+            if d < 10 and (text[i + 2] == _BLANK or text[i + 2] == _FEED):  # most common of all
+                values[stored], i, state = d, i + 2, GOOD
+            else:
+                values[stored], i, state = number(text, i + 1)
+                if state == BAD or not _ends_token(text[i]):
+                    return PAIR, token, rows, stored, hards, lowest, highest
             if index > LARGEST:
                 return HUGE, token, rows, stored, hards, lowest, highest
             if index <= previous:
