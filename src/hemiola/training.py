@@ -132,7 +132,7 @@ def fit(
     file = TraceFile(Path(trace)) if isinstance(trace, str | Path) else trace
     if file is not None and (synchronous or not isinstance(data, Dataset)):
         raise OptionError(
-            "only asynchronous runs on a finite data set are traced: the outcome of "
+            "only asynchronous runs on a finite data set in memory are traced: the outcome of "
             "all others is given by their settings."
         )
     run = Run(job, engine, sample, eval_data, settings, list(callbacks), place, keep_best, file)
