@@ -20,6 +20,8 @@ _LAZY = {
     "fit": "hemiola.training",
     "Result": "hemiola.result",
     "load": "hemiola.data",
+    "open_shards": "hemiola.data",
+    "convert": "hemiola.data",
     "split": "hemiola.data",
     "Standardizer": "hemiola.data",
     "HemiolaError": "hemiola.errors",

@@ -12,7 +12,7 @@ changed in place by that owner. Nothing here knows a communicator, a clock, a th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -57,6 +57,40 @@ class Stream(Protocol):
 
     def draw(self, rng: np.random.Generator, size: int) -> Dataset:
         """``size`` fresh samples. ``classes`` is the same in every draw, whatever was drawn."""
+
+
+@runtime_checkable
+class Sharded(Protocol):
+    """A finite set of samples that is too large to hold: in parts, of which a few are open."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The samples in each part."""
+
+    @property
+    def window(self) -> int:
+        """How many parts a worker has open at a time, to shuffle batches between them."""
+
+    @property
+    def resident_bytes(self) -> int:
+        """The memory that an open part takes at most, besides pages of files."""
+
+    def part(self, number: int) -> Dataset:
+        """Open a part. All have the same features and classes."""
+
+    def shards(self, order: Iterable[int] | None = None) -> Iterator[Dataset]:
+        """All parts, or those of these numbers, one after another, read ahead."""
+
+    def cut(self, least: int) -> Sharded:
+        """The same samples in at least so many parts."""
+
+    def sample(self, size: int, seed: int = 0) -> Dataset:
+        """About so many samples in memory; all of them if there are no more."""
+
+    def as_regression(self) -> Sharded:
+        """The same samples with their labels as real targets."""
 
 
 @runtime_checkable

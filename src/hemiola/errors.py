@@ -18,6 +18,10 @@ class DataError(HemiolaError, ValueError):
     """The data cannot be read or do not fit what is asked of them."""
 
 
+class StreamEnded(DataError):
+    """A stream has no more samples. Training ends with the model so far."""
+
+
 class OptionError(HemiolaError, ValueError):
     """An option, a name or a combination of options that makes no sense.
 

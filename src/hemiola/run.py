@@ -22,6 +22,7 @@ from hemiola.errors import (
     DivergedError,
     OptionError,
     RestartError,
+    StreamEnded,
     TrainingInterrupted,
     WorkersLostError,
 )
@@ -76,6 +77,7 @@ class Run:
     good: Array = field(default_factory=lambda: np.empty(0))
     best: tuple[float, Array] = (np.inf, np.empty(0))
     kept: bool = False
+    ended: str = ""
 
     def train(self, plan: Plan, resume: bool = False) -> Result:
         state = self._begin(resume)
@@ -165,8 +167,9 @@ class Run:
         if at >= plan.updates:
             return done
         aggregate = self.job.algorithm.aggregate
+        event = None
         with closing(self.engine.run(self.job, state)) as events:  # type: ignore[type-var]
-            for event in events:
+            for event in self._until_the_end(events):
                 reason = self._notify(event) or event.stopped
                 before, at = at, plan.at(event)
                 last = at >= plan.updates
@@ -182,7 +185,20 @@ class Run:
                     self._interrupt(at / plan.per_round)
                 if reason is not None or last:
                     return reason or done
-        raise AssertionError("engines yield events for ever")
+        if not self.ended:
+            raise AssertionError("engines yield events for ever")
+        if event is not None and event.step > self.history.last.updates:
+            self._notify_record(
+                self._record(event, aggregate.model(event.server), at / plan.per_round)
+            )
+        return self.ended
+
+    def _until_the_end(self, events: Iterator[Event]) -> Iterator[Event]:
+        """All events; those of a stream that ends are finite, and end well."""
+        try:
+            yield from events
+        except StreamEnded as end:
+            self.ended = str(end)
 
     def _notify(self, event: Event) -> str | None:
         reasons = [callback.on_update(event) for callback in self.callbacks]

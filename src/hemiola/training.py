@@ -16,7 +16,7 @@ from hemiola.algorithms.registry import build
 from hemiola.callbacks import Callback
 from hemiola.checkpoint import Checkpoint, digest
 from hemiola.communicate import POLICIES, Grouped, SharedMemory, Synchronous
-from hemiola.contracts import Engine, Objective, Source, Stream
+from hemiola.contracts import Engine, Objective, Sharded, Source, Stream
 from hemiola.dataset import Dataset, as_regression, make_dataset
 from hemiola.describe import describe
 from hemiola.engines import engine_class
@@ -27,7 +27,7 @@ from hemiola.job import Job, Timeline, Trace
 from hemiola.learning_rate import with_learning_rate
 from hemiola.measure import measured_groups
 from hemiola.objectives import LinearObjective
-from hemiola.partition import Online, Shards, Whole
+from hemiola.partition import Online, Shards, ShuffleSplit, Streamed, Whole
 from hemiola.result import Result
 from hemiola.rng import stream
 from hemiola.run import Plan, Run
@@ -35,13 +35,13 @@ from hemiola.timeline import check_timeline
 from hemiola.trace import TraceFile
 from hemiola.types import Array
 
-_ONLINE_SAMPLE = 10_000
+_SAMPLE = 10_000
 
 
 def fit(
     algorithm: AnyAlgorithm | str,
     objective: Objective | str,
-    data: Dataset | Stream | tuple[Any, Any],
+    data: Dataset | Sharded | Stream | tuple[Any, Any],
     *,
     engine: Engine | str = "serial",
     workers: int = 4,
@@ -63,13 +63,15 @@ def fit(
     ``algorithm``   an :class:`Algorithm`, or the name of a recipe with its defaults;
     ``objective``   an :class:`Objective`, or ``auto``, ``logistic``, ``softmax``, ``squared``,
                     ``hinge`` (with l2 = 1/n);
-    ``data``        a :class:`Dataset`, a pair (X, y), or a stream for online training;
+    ``data``        a :class:`Dataset`, a pair (X, y), shards on disk (:func:`hemiola.open_shards`),
+                    or a stream for online training;
     ``engine``      an :class:`Engine`, or the name of one with its defaults;
     ``workers``     K;
     ``rounds``      synchronous rounds; an asynchronous round is K pieces of work; with shared
                     memory, passes over the data;
     ``seed``        of everything random: the same seed gives the same run;
-    ``eval_data``   what the score is computed on; the training data if None;
+    ``eval_data``   what the score is computed on; the training data if None. Of shards on disk and
+                    of streams, loss and score are those of a sample of 10,000 rows;
     ``eval_every``  rounds between evaluations; about 100 evaluations a run if None;
     ``callbacks``   see :mod:`hemiola.callbacks`;
     ``checkpoint``  a directory: the run's state is kept there, at every evaluation and on Ctrl-C;
@@ -98,12 +100,16 @@ def fit(
     _check_seed(seed)
     if timeline is not None:
         check_timeline(timeline)
-    data = make_dataset(*data) if isinstance(data, tuple) else data
-    if isinstance(data, Dataset) and "squared" in (objective, getattr(objective, "loss", "")):
-        data = as_regression(data)
-    sample = data if isinstance(data, Dataset) else _held_out(data, seed)
+    if isinstance(data, tuple):
+        data = make_dataset(*data)
+    if "squared" in (objective, getattr(objective, "loss", "")):
+        data = _with_real_targets(data)
+    assert not isinstance(data, tuple)
+    sample = _sample(data, seed)
     algorithm = build(algorithm) if isinstance(algorithm, str) else algorithm
-    objective = make_objective(objective, sample) if isinstance(objective, str) else objective
+    if isinstance(objective, str):
+        l2 = 1 / len(data) if isinstance(data, Sharded) else None
+        objective = make_objective(objective, sample, l2)
     engine = engine_class(engine)() if isinstance(engine, str) else engine
     objective.check(sample)
     start = objective.init(sample, stream(seed, "init"))
@@ -144,7 +150,7 @@ def fit(
     file = TraceFile(Path(trace)) if isinstance(trace, str | Path) else trace
     if file is not None and (synchronous or not isinstance(data, Dataset)):
         raise OptionError(
-            "only asynchronous runs on a finite data set are traced: the outcome of "
+            "only asynchronous runs on a finite data set in memory are traced: the outcome of "
             "all others is given by their settings."
         )
     run = Run(
@@ -169,15 +175,30 @@ def _is_ungrouped(algorithm: Algorithm) -> bool:
     return isinstance(discipline, Grouped) and discipline.groups is None
 
 
-def _source(algorithm: AnyAlgorithm, data: Dataset | Stream, workers: int, seed: int) -> Source:
+def _source(
+    algorithm: AnyAlgorithm, data: Dataset | Sharded | Stream, workers: int, seed: int
+) -> Source:
     """Where mini-batches come from; threads that share memory all see the whole data."""
     if not isinstance(algorithm, SharedMemoryAlgorithm):
         if isinstance(data, Dataset):
             return Shards(data, algorithm.partition, workers, seed)
+        if isinstance(data, Sharded):
+            return streamed(algorithm, data, workers, seed)
         return Online(data, seed)
     if not isinstance(data, Dataset):
-        raise OptionError(f"{algorithm.name} passes over a finite data set; it has no streams.")
+        what = "data in memory (hemiola.load)" if isinstance(data, Sharded) else "a finite data set"
+        raise OptionError(f"{algorithm.name} passes over {what}; it has no streams.")
     return Shards(data, Whole(), 1, seed)
+
+
+def streamed(algorithm: Algorithm, data: Sharded, workers: int, seed: int) -> Streamed:
+    """The source for shards on disk, which leaves nothing to the algorithm's partition."""
+    if not isinstance(algorithm.partition, ShuffleSplit):
+        raise OptionError(
+            f"{algorithm.name}: shards on disk are dealt as they are; the partition "
+            f"{type(algorithm.partition).__name__} needs data in memory (hemiola.load)."
+        )
+    return Streamed(data, workers, seed)
 
 
 def _groups(job: Job, engine: Engine, resumed: Path | None) -> tuple[Groups, Measured]:
@@ -191,9 +212,20 @@ def _groups(job: Job, engine: Engine, resumed: Path | None) -> tuple[Groups, Mea
     return discipline.groups, discipline.measured
 
 
-def _held_out(data: Stream, seed: int) -> Dataset:
-    """Samples of a stream to evaluate on, which training does not see."""
-    return data.draw(stream(seed, "evaluation"), _ONLINE_SAMPLE)
+def _with_real_targets(data: Any) -> Any:
+    if isinstance(data, Dataset):
+        return as_regression(data)
+    return data.as_regression() if isinstance(data, Sharded) else data
+
+
+def _sample(data: Dataset | Sharded | Stream, seed: int) -> Dataset:
+    """What to evaluate on: everything in memory, some rows of shards, or samples of a stream,
+    which training does not see."""
+    if isinstance(data, Dataset):
+        return data
+    if isinstance(data, Sharded):
+        return data.sample(_SAMPLE, seed)
+    return data.draw(stream(seed, "evaluation"), getattr(data, "held_out", _SAMPLE))
 
 
 def _plan(algorithm: AnyAlgorithm, workers: int, rounds: int, eval_every: int | None) -> Plan:

@@ -342,7 +342,7 @@ def test_an_interrupted_run_is_resumed_by_the_command_it_prints(tmp_path):
 
 
 def test_ctrl_c_outside_of_training_is_quiet(hemiola, monkeypatch):
-    def interrupted(*_):
+    def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(train, "prepare", interrupted)

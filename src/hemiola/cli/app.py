@@ -297,6 +297,49 @@ def data() -> None:
 
 @app.command(
     epilog=_examples(
+        "hemiola convert clicks.svm.gz clicks",
+        "hemiola convert 'part-*.svm' clicks --shards 16 --dtype float32",
+        "hemiola train clicks --algorithm model-averaging -o batch_size=1000 --epochs 1",
+        "hemiola convert clicks clicks.parquet",
+    )
+)
+@_plain_errors
+def convert(
+    source: Annotated[
+        str,
+        Argument(
+            metavar="IN",
+            help="A built-in data set, a file, a quoted pattern of files, or shards.",
+        ),
+    ],
+    target: Annotated[
+        Path,
+        Argument(
+            metavar="OUT",
+            help="A file (.svm, .csv, .parquet or .npz), or a new directory for shards.",
+        ),
+    ],
+    shards: Annotated[int | None, Option(help="How many shards to write, of equal size.")] = None,
+    rows_per_shard: Annotated[
+        int | None, Option(help="Or the rows of a shard; as many as fill 64 MB if not given.")
+    ] = None,
+    dtype: Annotated[str, Option(help="Of the features: float64 or float32.")] = "float64",
+    label: flags.Label = None,
+    regression: Annotated[
+        bool, Option("--regression", help="Targets are real numbers, not classes.")
+    ] = False,
+) -> None:
+    """Write data in another format: LIBSVM, CSV, Parquet, NPZ, or shards to train from disk.
+
+    The input is read twice, in blocks: memory does not grow with it, except for NPZ.
+    """
+    from hemiola.cli.convert import convert as run_convert
+
+    run_convert(source, target, shards, rows_per_shard, dtype, label, regression)
+
+
+@app.command(
+    epilog=_examples(
         "hemiola predict digits.npz digits",
         "hemiola predict model.npz new.csv --output predictions.csv",
         "hemiola predict model.npz new.csv --json",

@@ -10,7 +10,13 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-Data = Annotated[str, Argument(help="A built-in data set (see `hemiola data`) or a file.")]
+Data = Annotated[
+    str,
+    Argument(
+        help="A built-in data set (see `hemiola data`), a file, a quoted pattern of files, or a "
+        "directory of shards (see `hemiola convert`)."
+    ),
+]
 Engine = Annotated[
     str, Option(help="serial, threads, processes or simulator; see `hemiola engines`.")
 ]

@@ -10,8 +10,9 @@ import numpy as np
 
 from hemiola.algorithm import Algorithm
 from hemiola.callbacks import Callback, EarlyStopping, TargetLoss, TimeLimit
-from hemiola.contracts import Engine
-from hemiola.data import Standardizer, load, split
+from hemiola.contracts import Engine, Source
+from hemiola.data import DiskShards, Standardizer, load, open_shards, split
+from hemiola.data.manifest import is_shards
 from hemiola.dataset import Dataset
 from hemiola.engines import engine_class
 from hemiola.engines.simulator import (
@@ -29,10 +30,12 @@ from hemiola.errors import CheckpointError, DataError, OptionError, nearest
 from hemiola.faults import Faults, check_faults, parse_fault
 from hemiola.objectives import LinearObjective
 from hemiola.options import Choices, arguments, parse_options, unknown_option
-from hemiola.training import make_objective
+from hemiola.training import make_objective, streamed
 
 OBJECTIVES = ("auto", "logistic", "softmax", "squared", "hinge")
 ROUNDS = 300
+TEST_ROWS = 10_000
+"""How many rows of shards on disk are tested on."""
 ENGINE_CHOICES: Choices = {
     "compute": {
         "constant": Constant,
@@ -108,9 +111,12 @@ class Setup:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """Data ready to train on, and the scaling that made them so. ``test`` may be None."""
+    """Data ready to train on, and the scaling that made them so. ``test`` may be None.
 
-    train: Dataset
+    ``train`` is a :class:`Dataset`, or :class:`DiskShards` if asked for with ``from_disk``.
+    """
+
+    train: Any
     test: Dataset | None
     standardizer: Standardizer | None
     objective: LinearObjective
@@ -138,11 +144,16 @@ class Prepared:
         )
 
 
-def prepare(setup: Setup) -> Prepared:
-    """Read, split and scale the data, and choose the objective."""
+def prepare(setup: Setup, from_disk: bool = False) -> Prepared:
+    """Read, split and scale the data, and choose the objective.
+
+    Shards are loaded into memory, unless they may be used ``from_disk``.
+    """
     if setup.objective not in OBJECTIVES:
         hint = nearest(setup.objective, OBJECTIVES)
         raise OptionError(f"there is no objective {setup.objective!r}; {hint}")
+    if from_disk and is_shards(setup.data):
+        return _prepare_shards(setup)
     train, test = _parts(setup)
     standardizer = Standardizer.fit(train) if setup.standardize else None
     if standardizer is not None:
@@ -151,6 +162,49 @@ def prepare(setup: Setup) -> Prepared:
     objective = make_objective(setup.objective, train, setup.l2)
     objective.check(train)
     return Prepared(train, test, standardizer, objective)
+
+
+def _prepare_shards(setup: Setup) -> Prepared:
+    """The same in bounded memory: the test part is a sample of 10,000 rows."""
+    if setup.label is not None:
+        raise OptionError(f"{setup.data}: shards have their labels already; leave out --label.")
+    regression = setup.objective == "squared"
+    shards = open_shards(setup.data)
+    shards = shards.as_regression() if regression else shards
+    test: Dataset | None = None
+    held_out: DiskShards | None = None
+    if setup.test_data is not None:
+        test = _test_for(shards, setup.test_data, regression)
+    elif setup.test_size > 0:
+        shards, held_out = shards.split(setup.test_size)
+    shards = shards.standardized() if setup.standardize else shards
+    if held_out is not None:
+        test = replace(held_out, standardizer=shards.standardizer).sample(TEST_ROWS)
+    elif test is not None and shards.standardizer is not None:
+        test = shards.standardizer.apply(test)
+    sample = shards.sample(TEST_ROWS)
+    objective = make_objective(
+        setup.objective, sample, 1 / len(shards) if setup.l2 is None else setup.l2
+    )
+    objective.check(sample)
+    return Prepared(shards, test, shards.standardizer, objective)
+
+
+def _test_for(shards: DiskShards, source: str, regression: bool) -> Dataset:
+    """The test data that were named, for a model of these shards."""
+    if is_shards(source):
+        opened = open_shards(source)
+        test = (opened.as_regression() if regression else opened).sample(TEST_ROWS)
+    else:
+        test = load(source, regression=regression)
+        if test.is_sparse and test.n_features < shards.n_features:
+            test = load(source, regression=regression, n_features=shards.n_features)
+    if test.n_features != shards.n_features:
+        raise DataError(
+            f"{source}: has {test.n_features} features, the training data "
+            f"{shards.n_features}; they must be the same columns."
+        )
+    return with_classes(test, shards.classes)
 
 
 def column(label: str | None) -> str | int | None:
@@ -208,7 +262,7 @@ def build_engine(name: str, options: Iterable[str] | None) -> Engine:
     return configured
 
 
-def count_rounds(setup: Setup, algorithm: Algorithm, train: Dataset) -> int:
+def count_rounds(setup: Setup, algorithm: Algorithm, train: Dataset | DiskShards) -> int:
     """The rounds to train for."""
     if setup.epochs is None:
         return ROUNDS if setup.rounds is None else setup.rounds
@@ -217,5 +271,9 @@ def count_rounds(setup: Setup, algorithm: Algorithm, train: Dataset) -> int:
     from hemiola.epochs import rounds_for
     from hemiola.partition import Shards
 
-    source = Shards(train, algorithm.partition, setup.workers, 0)
+    source: Source
+    if isinstance(train, DiskShards):
+        source = streamed(algorithm, train, setup.workers, 0)
+    else:
+        source = Shards(train, algorithm.partition, setup.workers, 0)
     return rounds_for(algorithm, source, setup.workers, setup.epochs)

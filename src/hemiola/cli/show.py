@@ -99,6 +99,14 @@ def show_data() -> None:
         "(.npz), each also compressed (.gz, .bz2, .xz)",
         highlight=False,
     )
+    console.print(
+        "in parts: a quoted pattern ('part-*.svm'), or a directory of files whose names differ in "
+        "numbers only",
+        highlight=False,
+    )
+    console.print(
+        "larger than memory: a directory of shards, made by `hemiola convert`", highlight=False
+    )
 
 
 def _table(*columns: str, gap: int = 1) -> Table:

@@ -61,7 +61,7 @@ def train(setup: Setup, run: Run) -> None:
     engine = build_engine(setup.engine, setup.engine_options)
     algorithms = build_algorithms([run.algorithm], run.options)
     refuse_unsupported(algorithms, engine)
-    prepared = prepare(setup)
+    prepared = prepare(setup, from_disk=True)
     try:
         result = _fit(setup, run, algorithms[run.algorithm], engine, prepared)
     except DivergedError as error:

@@ -17,11 +17,15 @@ from hemiola.types import Array
 
 
 class Raw(NamedTuple):
-    """What a reader returns: features (n, p), labels (n,) and weights (n,) if the file has them."""
+    """What a reader returns: features (n, p), labels (n,) and weights (n,) if the file has them.
+
+    ``lowest`` is the lowest index of LIBSVM lines, whose X has the indices as they are written.
+    """
 
     X: Any
     y: Array
     weight: Array | None = None
+    lowest: int | None = None
 
 
 @dataclass(frozen=True)
@@ -41,59 +45,19 @@ class Request:
             )
 
 
-def read_libsvm(file: BinaryIO, ask: Request) -> Raw:
-    """Lines of ``label index:value ...``; indices start at 1, or at 0 if any index is 0."""
-    from sklearn.datasets import load_svmlight_file
-
-    ask.no_label("LIBSVM")
-    try:
-        X, y = load_svmlight_file(file, dtype=ask.dtype, zero_based="auto")
-    except ValueError as error:
-        raise DataError(f"{ask.name}: {_libsvm_fault(file) or error}.") from error
-    if X.shape[0] == 0:
-        raise DataError(f"{ask.name}: the file holds no samples; give a file with data.")
-    if X.nnz == 0:
-        raise DataError(
-            f"{ask.name}: no line has features; LIBSVM lines read 'label index:value ...'."
-        )
-    return Raw(narrow_indices(sparse.csr_array(X)), y)
-
-
-def _libsvm_fault(file: BinaryIO) -> str | None:
-    """The first line that is not LIBSVM, in words."""
-    file.seek(0)
-    for number, line in enumerate(file, start=1):
-        tokens = line.split(b"#")[0].split()
-        previous = -1
-        try:
-            for position, token in enumerate(tokens):
-                fault = token
-                if position == 0:
-                    float(token)
-                elif not token.startswith(b"qid:"):
-                    index, value = token.split(b":")
-                    float(value)
-                    if int(index) <= previous:
-                        return f"line {number}: feature indices must ascend, found {_show(token)}"
-                    previous = int(index)
-        except ValueError:
-            what = "a numeric label" if fault is tokens[0] else "index:value"
-            hint = "; a CSV file needs the extension .csv" if b"," in fault else ""
-            return f"line {number} is not LIBSVM: expected {what}, found {_show(fault)}{hint}"
-    return None
-
-
-def _show(token: bytes) -> str:
-    text = ascii(token[:30].decode("latin-1"))
-    return f"{text}..." if len(token) > 30 else text
-
-
 def narrow_indices(X: sparse.csr_array) -> sparse.csr_array:
     """The same matrix with 32-bit indices where they suffice."""
     if max(X.nnz, *X.shape) <= np.iinfo(np.int32).max:
         X.indices = X.indices.astype(np.int32, copy=False)
         X.indptr = X.indptr.astype(np.int32, copy=False)
     return X
+
+
+def whole_numbers(y: Array) -> Array:
+    """Labels 1.0, 2.0, ... as 1, 2, ...; all others unchanged."""
+    if y.dtype.kind == "f" and np.isfinite(y).all() and (y == np.floor(y)).all():
+        return y.astype(np.int64)
+    return y
 
 
 def read_npz(file: BinaryIO, ask: Request) -> Raw:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -64,6 +65,30 @@ def _check_classes(whole: Dataset, train: Dataset) -> None:
         )
 
 
+def by_class(labels: Array, classes: Array, name: str) -> Array:
+    """Class numbers (n,) of labels, by the ordered ``classes`` (C,).
+
+    Raises :class:`DataError` for a label that is none of them.
+
+    >>> by_class(np.array([1.0, -1.0]), np.array([-1, 1]), "data").tolist()
+    [1, 0]
+    """
+    if (labels.dtype.kind in "iufb") != (classes.dtype.kind in "iufb"):
+        labels = labels.astype(str) if classes.dtype.kind == "U" else labels
+    known = (
+        np.isin(labels, classes)
+        if labels.dtype.kind != "U" or classes.dtype.kind == "U"
+        else (np.zeros(len(labels), bool))
+    )
+    if not known.all():
+        odd = labels[np.flatnonzero(~known)[0]]
+        raise DataError(
+            f"{name}: the label {odd!s} is none of the classes "
+            f"{', '.join(map(str, classes[:10]))}; name all classes."
+        )
+    return np.searchsorted(classes, labels).astype(np.intp)
+
+
 @dataclass(frozen=True, eq=False)
 class Standardizer:
     """A change of scale that gives every feature unit variance, and zero mean if data are dense.
@@ -85,17 +110,23 @@ class Standardizer:
     @classmethod
     def fit(cls, dataset: Dataset) -> Standardizer:
         """Means and deviations of the features, in double precision; samples count alike."""
-        X, n = dataset.X, len(dataset)
-        if dataset.is_sparse:
-            mean, variance = _sparse_moments(X)
-        else:
-            mean = X.mean(axis=0, dtype=np.float64)
-            variance = X.var(axis=0, dtype=np.float64)
+        return cls.fit_parts([dataset])
+
+    @classmethod
+    def fit_parts(cls, parts: Iterable[Dataset]) -> Standardizer:
+        """The same over several data sets, one at a time; for one, to the same bits."""
+        n, is_sparse = 0, False
+        mean = variance = np.zeros(0)
+        for part in parts:
+            ours = _moments(part)
+            mean, variance = _pooled(n, mean, variance, len(part), *ours) if n else ours
+            n += len(part)
+            is_sparse = part.is_sparse
         # A constant feature has a variance of rounding errors only; the bound is scikit-learn's.
         eps = np.finfo(np.float64).eps
         constant = variance <= n * eps * variance + (n * mean * eps) ** 2
         scale = np.where(constant, 1.0, np.sqrt(variance))
-        return cls(None if dataset.is_sparse else mean, scale)
+        return cls(None if is_sparse else mean, scale)
 
     def apply(self, dataset: Dataset) -> Dataset:
         """The data set with its features rescaled (a copy); see :meth:`apply_features`."""
@@ -128,6 +159,22 @@ class Standardizer:
         scaled = sparse.csr_array(X, dtype=dtype, copy=True)
         scaled.data = (scaled.data / self.scale[scaled.indices]).astype(dtype, copy=False)
         return scaled
+
+
+def _moments(data: Dataset) -> tuple[Array, Array]:
+    if data.is_sparse:
+        return _sparse_moments(data.X)
+    return data.X.mean(axis=0, dtype=np.float64), data.X.var(axis=0, dtype=np.float64)
+
+
+def _pooled(
+    n: int, mean: Array, variance: Array, m: int, other: Array, spread: Array
+) -> tuple[Array, Array]:
+    """Mean and variance of n and m samples together (Chan, Golub and LeVeque, 1979)."""
+    share = m / (n + m)
+    gap = other - mean
+    between = share * (1 - share) * gap**2
+    return mean + share * gap, (1 - share) * variance + share * spread + between
 
 
 def _sparse_moments(X: sparse.csr_array) -> tuple[Array, Array]:

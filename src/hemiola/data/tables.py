@@ -1,9 +1,11 @@
-"""Readers of tables with named columns: CSV and Parquet."""
+"""The reader of CSV, and what all tables with named columns have in common."""
 
 from __future__ import annotations
 
 import csv
-from typing import Any, BinaryIO
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -11,9 +13,18 @@ from hemiola.data.formats import Raw, Request
 from hemiola.errors import DataError, nearest
 from hemiola.types import Array
 
-_LABEL_NAMES = ("label", "target", "y")
+LABEL_NAMES = ("label", "target", "y")
 _MISSING = frozenset({"", "?", "na", "n/a", "nan", "null", "none"})
 _BLOCK = 1 << 24  # bytes; a row of a CSV file must fit in one block
+
+
+class _Layout(NamedTuple):
+    """How a CSV file is laid out: its columns' names, whether they are in it, and the label's."""
+
+    names: list[str]
+    header: bool
+    delimiter: str
+    label: int
 
 
 def read_csv(file: BinaryIO, ask: Request) -> Raw:
@@ -21,30 +32,63 @@ def read_csv(file: BinaryIO, ask: Request) -> Raw:
 
     The label is the last column unless ``label`` names or numbers (from 0) another one.
     """
-    import pyarrow as pa
     from pyarrow import csv as arrow_csv
 
+    layout = _layout(file, ask)
+    with _explained(layout.names, ask):
+        table = arrow_csv.read_csv(file, **_options(layout, ask))
+    columns = table.columns
+    columns[layout.label] = numbers_if_possible(columns[layout.label])
+    return assemble(columns, layout.names, layout.label, ask)
+
+
+def csv_blocks(file: BinaryIO, ask: Request) -> Iterator[Raw]:
+    """The same in blocks; labels are text, as later ones are not known yet."""
+    import pyarrow as pa
+    from pyarrow import compute
+    from pyarrow import csv as arrow_csv
+
+    layout = _layout(file, ask)
+    with _explained(layout.names, ask):
+        for batch in arrow_csv.open_csv(file, **_options(layout, ask)):
+            if batch.num_rows:
+                table = pa.Table.from_batches([batch])
+                columns = table.columns
+                columns[layout.label] = compute.utf8_trim_whitespace(columns[layout.label])
+                yield assemble(columns, layout.names, layout.label, ask)
+
+
+def _layout(file: BinaryIO, ask: Request) -> _Layout:
     first, second, delimiter = _head(file, ask)
     header = _is_header(first, second, ask.label)
     names = first if header else [f"column {i}" for i in range(len(first))]
-    label = _label_position(names, ask, len(names) - 1)
-    keys = [str(i) for i in range(len(names))]  # names may occur twice, numbers cannot
+    return _Layout(names, header, delimiter, label_position(names, ask, len(names) - 1))
+
+
+def _options(layout: _Layout, ask: Request) -> dict[str, Any]:
+    import pyarrow as pa
+    from pyarrow import csv as arrow_csv
+
+    keys = [str(i) for i in range(len(layout.names))]  # names may occur twice, numbers cannot
     types: dict[str, Any] = dict.fromkeys(keys, pa.from_numpy_dtype(ask.dtype))
-    types[keys[label]] = pa.string()
+    types[keys[layout.label]] = pa.string()
+    return {
+        "read_options": arrow_csv.ReadOptions(
+            column_names=keys, skip_rows=int(layout.header), block_size=_BLOCK
+        ),
+        "parse_options": arrow_csv.ParseOptions(delimiter=layout.delimiter),
+        "convert_options": arrow_csv.ConvertOptions(column_types=types, strings_can_be_null=True),
+    }
+
+
+@contextmanager
+def _explained(names: list[str], ask: Request) -> Iterator[None]:
+    import pyarrow as pa
+
     try:
-        table = arrow_csv.read_csv(
-            file,
-            read_options=arrow_csv.ReadOptions(
-                column_names=keys, skip_rows=int(header), block_size=_BLOCK
-            ),
-            parse_options=arrow_csv.ParseOptions(delimiter=delimiter),
-            convert_options=arrow_csv.ConvertOptions(column_types=types, strings_can_be_null=True),
-        )
+        yield
     except pa.ArrowInvalid as error:
         raise DataError(f"{ask.name}: {_csv_fault(str(error), names)}") from error
-    columns = table.columns
-    columns[label] = _numbers_if_possible(columns[label])
-    return _assemble(columns, names, label, ask)
 
 
 def _head(file: BinaryIO, ask: Request) -> tuple[list[str], list[str], str]:
@@ -69,7 +113,7 @@ def _is_header(first: list[str], second: list[str], label: str | int | None) -> 
     """A first line with text where the second has a number, or with the label's name."""
     if label in first or not any(_is_number(cell) for cell in first):
         return True
-    if first[-1].lower() in _LABEL_NAMES:
+    if first[-1].lower() in LABEL_NAMES:
         return True
     pairs = zip(first, second, strict=False)
     return any(_is_number(below) and not _is_number(above) for above, below in pairs)
@@ -100,7 +144,7 @@ def _csv_fault(message: str, names: list[str]) -> str:
     return f"{message.splitlines()[0]}; every row needs {len(names)} columns."
 
 
-def _numbers_if_possible(column: Any) -> Any:
+def numbers_if_possible(column: Any) -> Any:
     """Text as numbers when all of it is numeric, else without surrounding blanks."""
     import pyarrow as pa
     from pyarrow import compute
@@ -112,18 +156,7 @@ def _numbers_if_possible(column: Any) -> Any:
         return column
 
 
-def read_parquet(file: BinaryIO, ask: Request) -> Raw:
-    """Numeric columns; the label is column ``label``, ``target`` or ``y``, else the last one."""
-    from pyarrow import parquet
-
-    table = parquet.read_table(file)
-    names = table.column_names
-    usual = [names.index(name) for name in _LABEL_NAMES if name in names]
-    label = _label_position(names, ask, usual[0] if usual else len(names) - 1)
-    return _assemble(table.columns, names, label, ask)
-
-
-def _label_position(names: list[str], ask: Request, default: int) -> int:
+def label_position(names: list[str], ask: Request, default: int) -> int:
     if len(names) < 2:
         raise DataError(
             f"{ask.name}: found {len(names)} column(s); a table needs features and a label."
@@ -144,33 +177,49 @@ def _label_position(names: list[str], ask: Request, default: int) -> int:
         raise DataError(f"{ask.name}: no label column {wanted!r}; {hint}") from error
 
 
-def _assemble(columns: list[Any], names: list[str], label: int, ask: Request) -> Raw:
+def assemble(columns: list[Any], names: list[str], label: int, ask: Request) -> Raw:
     """Columns (n,) as features (n, p) and labels (n,)."""
-    if len(columns[label]) == 0:
-        raise DataError(f"{ask.name}: the table holds no rows; give a file with data.")
+    check_rows(columns[label], ask)
     features = [i for i in range(len(names)) if i != label]
     X = np.empty((len(columns[label]), len(features)), dtype=ask.dtype)
     for place, i in enumerate(features):
-        X[:, place] = _numeric(columns[i], names[i], ask)
-    _refuse_missing(columns[label], names[label], ask)
-    return Raw(X, _labels(columns[label]))
+        X[:, place] = numeric(columns[i], names[i], ask)
+    return Raw(X, labels(columns[label], names[label], ask))
 
 
-def _numeric(column: Any, name: str, ask: Request) -> Array:
+def check_rows(column: Any, ask: Request) -> None:
+    if len(column) == 0:
+        raise DataError(f"{ask.name}: the table holds no rows; give a file with data.")
+
+
+def numeric(column: Any, name: str, ask: Request) -> Array:
+    """A column of numbers (n,); :class:`DataError` for anything else."""
     import pyarrow as pa
 
-    kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal)
-    if not any(is_kind(column.type) for is_kind in kinds):
+    if not is_number(column.type):
         raise DataError(
             f"{ask.name}: column {name!r} is of type {column.type}, which is not a number; "
             "encode such columns as numbers, or drop them."
         )
-    _refuse_missing(column, name, ask)
-    values: Array = column.cast(pa.from_numpy_dtype(ask.dtype), safe=False).to_numpy()
+    refuse_missing(column, name, ask)
+    return as_array(column.cast(pa.from_numpy_dtype(ask.dtype), safe=False))
+
+
+def is_number(kind: Any) -> bool:
+    """Whether an Arrow type is one of numbers."""
+    import pyarrow as pa
+
+    kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal)
+    return any(is_kind(kind) for is_kind in kinds)
+
+
+def as_array(column: Any) -> Array:
+    """An Arrow column as a NumPy array."""
+    values: Array = np.asarray(column)
     return values
 
 
-def _refuse_missing(column: Any, name: str, ask: Request) -> None:
+def refuse_missing(column: Any, name: str, ask: Request) -> None:
     if column.null_count:
         raise DataError(
             f"{ask.name}: column {name!r} has {column.null_count} missing value(s) of "
@@ -178,10 +227,12 @@ def _refuse_missing(column: Any, name: str, ask: Request) -> None:
         )
 
 
-def _labels(column: Any) -> Array:
+def labels(column: Any, name: str, ask: Request) -> Array:
+    """A column of labels (n,), numbers or text."""
     import pyarrow as pa
 
+    refuse_missing(column, name, ask)
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    values: Array = column.to_numpy()
+    values = as_array(column)
     return values.astype(np.str_) if values.dtype == object else values

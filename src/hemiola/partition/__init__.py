@@ -1,5 +1,6 @@
 """The partition module: who holds which samples, and in which order they are drawn."""
 
+from hemiola.partition.disk import Streamed
 from hemiola.partition.rules import (
     ByLabel,
     BySpeed,
@@ -20,5 +21,6 @@ __all__ = [
     "RandomSampling",
     "Shards",
     "ShuffleSplit",
+    "Streamed",
     "Whole",
 ]
