@@ -114,8 +114,10 @@ class Run:
     def _save_timeline(self) -> None:
         if self.timeline is not None and self.job.timeline is not None:
             name = self.settings["engine"]["name"]
+            end = self.history.last.seconds
+            groups = [book["members"] for book in self.history.groups if book["until"] == end]
             save_timeline(
-                self.timeline, self.job.timeline, self.job.workers, self.history.last.seconds,
+                self.timeline, self.job.timeline, self.job.workers, end, groups or None,
                 title=f"{self.job.algorithm.name}, {self.job.workers:,} workers, engine {name}",
                 time_label="seconds (virtual)" if name == "simulator" else "seconds",
             )  # fmt: skip
