@@ -88,7 +88,7 @@ def test_an_exception_in_a_worker_reaches_the_caller(
             logistic(),
             two_classes(),
             workers=4,
-            updates=40,
+            updates=400,
             engine=engine_class(engine)(),
         )
     assert not worker_threads()
