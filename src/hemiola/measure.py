@@ -49,12 +49,13 @@ def measure(job: Job, engine: Engine, pieces: int) -> Samples:
         job.algorithm, communicate=Asynchronous(), aggregate=Still(_read_from(job.algorithm))
     )
     job = replace(job, algorithm=algorithm, timeline=timeline, trace=None)
-    seen = [0] * job.workers
+    seen, missing = [0] * job.workers, job.workers
     with closing(engine.run(job)) as events:  # type: ignore[type-var]
         for event in events:
             (worker,) = event.workers
             seen[worker] += 1
-            if min(seen) > pieces + 1 or event.step >= _MOST * pieces * job.workers:
+            missing -= seen[worker] == pieces + 2
+            if not missing or event.step >= _MOST * pieces * job.workers:
                 break
     return _by_worker(timeline, job.workers)
 

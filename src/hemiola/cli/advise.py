@@ -14,7 +14,7 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.table import Table
 
-from hemiola.advise import CANDIDATES, Advice, Situation
+from hemiola.advise import CANDIDATES, TIE, Advice, Situation
 from hemiola.advise import advise as ask
 from hemiola.cli import output
 from hemiola.cli.progress import make_progress
@@ -96,6 +96,10 @@ def _report(situation: Situation, found: Sequence[Advice], setup: Setup, json: P
         highlight=False,
     )
     console.print(_table(found))
+    console.print(
+        f"Of those at most {TIE:g} times slower than the fastest, the simplest is first.",
+        highlight=False,
+    )
     for advice in found[:3]:
         console.print(f"{advice.candidate.label}: {advice.reason}", highlight=False)
     console.print(f"\n  {command(found[0], setup)}", highlight=False, soft_wrap=True)
