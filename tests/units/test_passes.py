@@ -122,7 +122,7 @@ def test_the_mean_is_that_of_all_iterates(make, loss, csr):
 @pytest.mark.parametrize("csr", [False, True], ids=["dense", "csr"])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_single_precision_is_close(make, loss, csr):
-    rows, w, expected, _ = passes(make(loss, csr, dtype=np.float32), Rule(loss, 0.1, 0.05))
+    _, w, expected, _ = passes(make(loss, csr, dtype=np.float32), Rule(loss, 0.1, 0.05))
     assert w.dtype == np.float32
     np.testing.assert_allclose(w, expected, rtol=1e-4, atol=1e-5)
 

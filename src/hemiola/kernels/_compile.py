@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
@@ -16,10 +18,7 @@ def compiled(function):
     return njit(nogil=True, cache=True, fastmath=FAST)(function)
 
 
-@intrinsic
-def prefetch(typingctx, array, i):
-    """prefetch(array, i): bring array[i] of a flat array near; harmless beyond its end."""
-
+def _prefetch(typingctx, array, i):
     def generate(context, builder, signature, args):
         view = context.make_array(signature.args[0])(context, builder, args[0])
         place = builder.gep(view.data, [args[1]])
@@ -34,3 +33,7 @@ def prefetch(typingctx, array, i):
         return context.get_dummy_value()
 
     return types.void(array, i), generate
+
+
+prefetch: Any = intrinsic(_prefetch)
+"""prefetch(array, i): bring array[i] of a flat array near; harmless beyond its end."""

@@ -83,7 +83,7 @@ def _exponential(x):
             return np.float32(0.0)
         if x > np.float32(87.0):
             return _POWERS[253]
-        k = int(math.floor(x * _LOG2E + np.float32(0.5)))
+        k = int(np.floor(x * _LOG2E + np.float32(0.5)))
         r = x - np.float32(k) * _LN2_HIGH - np.float32(k) * _LN2_LOW
         low, high = _C0 + _C0 * r, _C2 + _C3 * r  # as few multiplications in a row as possible
         top = _C4 + _C5 * r + _C6 * (r * r)

@@ -19,9 +19,9 @@ w, b       ``w``, b is the last entry  (d,)
 s_i        ``rows.table.s``            (n,)
 =========  ==========================  =========
 
-A row costs what its non-zeros cost: w = σ_t v with σ_t = prod (1 - η_u λ) = 1 / (1 + η λ t) turns (1)
-into v <- v - (η_t / σ_{t+1}) s_i φ' x_i, and with the first of (2) that step is η, always. The
-intercept is not penalised.
+A row costs what its non-zeros cost: w = σ_t v, where σ_t is the product of all 1 - η_u λ before t,
+turns (1) into v <- v - (η_t / σ_{t+1}) s_i φ' x_i. With the first of (2) σ_t is 1 / (1 + η λ t) and
+this step always η. The intercept is not penalised.
 """
 
 from __future__ import annotations
