@@ -34,6 +34,8 @@ from hemiola.algorithms.easgd_async import PAPER as EASGD_ASYNC
 from hemiola.algorithms.easgd_async import eamsgd_async, easgd_async
 from hemiola.algorithms.fedavg import PAPER as FEDAVG
 from hemiola.algorithms.fedavg import fedavg
+from hemiola.algorithms.hogwild import PAPER as HOGWILD
+from hemiola.algorithms.hogwild import hogwild
 from hemiola.algorithms.hybrid import PAPER as HYBRID
 from hemiola.algorithms.hybrid import hybrid
 from hemiola.algorithms.model_averaging import ONE_SHOT_PAPER as ONE_SHOT
@@ -45,6 +47,8 @@ from hemiola.algorithms.ssgd import PAPER as SSGD
 from hemiola.algorithms.ssgd import ssgd
 from hemiola.algorithms.ssp import PAPER as SSP
 from hemiola.algorithms.ssp import ssp
+from hemiola.algorithms.tiered import PAPER as TIERED
+from hemiola.algorithms.tiered import tiered
 from hemiola.errors import OptionError, nearest
 from hemiola.options import arguments, unknown_option
 
@@ -89,7 +93,13 @@ _ALL = (
 RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in _ALL}
 """Algorithms of four modules."""
 
-SHARED: Mapping[str, Recipe] = {}
+SHARED: Mapping[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe("hogwild", hogwild, HOGWILD),
+        Recipe("tiered", tiered, TIERED),
+    )
+}
 """Algorithms whose threads share memory."""
 
 SHARDS = "shards"
@@ -190,8 +200,9 @@ def path_of(chosen: Recipe, key: str) -> str:
     parameters = chosen.parameters
     head = key.split(".")[0]
     path = _full(head, parameters) + key[len(head) :] if _is_short(head, parameters) else key
-    if path.split(".")[0] not in (*parameters, SHARDS):
-        known = {*parameters, SHARDS, *(s for s in SHORT_NAMES if _is_short(s, parameters))}
+    servers = (SHARDS,) if chosen.name in RECIPES else ()
+    if path.split(".")[0] not in (*parameters, *servers):
+        known = {*parameters, *servers, *(s for s in SHORT_NAMES if _is_short(s, parameters))}
         raise unknown_option(chosen.name, key, known)
     return path
 

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from numba.extending import overload
 
 from hemiola.kernels._compile import FAST, compiled
@@ -61,8 +62,8 @@ def _merge(k, first, last, v, seen, sums, share):
 
 
 @compiled
-def begin(k, V, seen, sums):
-    """A replica of the model that ``sums[0]`` holds, (d,)."""
+def begin_replica(k, V, seen, sums):
+    """V (p + 1, C) as the model that ``sums[0]`` holds."""
     v = V.reshape(-1)
     for j in range(v.shape[0]):
         v[j] = sums[0, j]
@@ -70,38 +71,54 @@ def begin(k, V, seen, sums):
 
 
 @compiled
-def tiered_pass(table, loss, blocks, size, n, V, pace, t, far, k, seen, sums, share, ends, periods):
-    """All blocks in order, on the replica V of thread ``k``.
-
-    ``seen`` (d,) what V holds of the others' changes; ``sums`` (K, d) the published changes of each
-    thread, of which thread 0's include the model at the start; ``share`` (d,) how much of a change
-    is published; tier i ends before v_j with j = ``ends[i]`` and is merged every ``periods[i]``
-    rows; the last C weights, the intercepts, are merged with the first tier.
-    """
+def block_of_replica(
+    table, loss, first, last, V, pace, t, far, k, seen, sums, share, ends, periods, rows
+):
+    """The rows from ``first`` to before ``last``, the ``rows``-th and next ones of this pass by
+    thread k, and the merges that are due after them."""
     v = V.reshape(-1)
-    keep, told = V.reshape(-1)[:0], V[:0]
     bias = v.shape[0] - V.shape[1]
-    rows = 0
-    for b in blocks:
-        last = min((b + 1) * size, n)
-        step_rows(table, loss, b * size, last, V, pace, t, keep, told, far)
-        t += pace.stride * (last - b * size)
-        before, rows = rows, rows + last - b * size
-        first = 0
-        for i in range(ends.shape[0]):
-            if rows // periods[i] > before // periods[i]:
-                _merge(k, first, ends[i], v, seen, sums, share)
-                if i == 0:
-                    _merge(k, bias, v.shape[0], v, seen, sums, share)
-            first = ends[i]
-    _merge(k, 0, ends[-1], v, seen, sums, share)
-    _merge(k, bias, v.shape[0], v, seen, sums, share)
+    step_rows(table, loss, first, last, V, pace, t, v[:0], np.empty((0, V.shape[1])), far)
+    begin = 0
+    for i in range(ends.shape[0]):
+        if (rows + last - first) // periods[i] > rows // periods[i]:
+            _merge(k, begin, ends[i], v, seen, sums, share)
+            if i == 0:
+                _merge(k, bias, v.shape[0], v, seen, sums, share)
+        begin = ends[i]
 
 
 @compiled
-def total(sums, first, last, w):
-    """w_j = the sum of all threads' sums, first <= j < last."""
-    for j in range(first, last):
+def end_replica(k, V, seen, sums, share):
+    """Publish everything."""
+    _merge(k, 0, seen.shape[0], V.reshape(-1), seen, sums, share)
+
+
+@compiled
+def tiered_pass(table, loss, blocks, size, n, V, pace, t, far, k, seen, sums, share, ends, periods):
+    """All blocks in order, on a replica V of the model by thread ``k``.
+
+    ``seen`` (d,) what V holds of the others' changes; ``sums`` (K, d) the published changes of each
+    thread, of which thread 0's begin as the model; ``share`` (d,) how much of a change is
+    published; tier i ends before v_j with j = ``ends[i]`` and is merged every ``periods[i]`` rows;
+    the intercepts, the last C weights, are merged with the first tier.
+    """
+    begin_replica(k, V, seen, sums)
+    rows = 0
+    for b in blocks:
+        first, last = b * size, min((b + 1) * size, n)
+        block_of_replica(
+            table, loss, first, last, V, pace, t, far, k, seen, sums, share, ends, periods, rows
+        )
+        rows += last - first
+        t += pace.stride * (last - first)
+    end_replica(k, V, seen, sums, share)
+
+
+@compiled
+def total(sums, w):
+    """w (d,) = the sum of all threads' published changes."""
+    for j in range(w.shape[0]):
         x = sums[0, j]
         for i in range(1, sums.shape[0]):
             x += sums[i, j]

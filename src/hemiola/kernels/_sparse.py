@@ -48,7 +48,7 @@ def _update(indices, values, begin, end, v, a, keep, told):
         after = (keep[j] * before if keep.shape[0] else before) - a * values[k]
         v[j] = after
         if told.shape[0]:
-            told[j] += after - before
+            told[j] += np.float64(after) - np.float64(before)
 
 
 @compiled
@@ -73,10 +73,12 @@ def _one_output(table, loss, first, last, v, pace, t, keep, told, far):
         elif r != 0.0:  # written out: a call with so many arrays costs as much as the row
             for k in range(begin, end):
                 v[indices[k]] -= a * values[k]
-        if pace.bias and r != 0.0:
-            v[p] -= v.dtype.type(rate * r)
+        if pace.bias != 0.0 and r != 0.0:
+            before = v[p]
+            after = before - v.dtype.type(pace.bias * rate * r)
+            v[p] = after
             if told.shape[0]:
-                told[p] -= v.dtype.type(rate * r)
+                told[p] += np.float64(after) - np.float64(before)
         t += pace.stride
         scale = following
 
@@ -99,13 +101,16 @@ def _outputs(table, loss, first, last, V, pace, t, keep, told):
             kept = keep[j] if keep.shape[0] else V.dtype.type(1)
             for c in range(z.shape[0]):
                 before = V[j, c]
-                V[j, c] = kept * before - V.dtype.type(gain * z[c]) * values[k]
+                after = kept * before - V.dtype.type(gain * z[c]) * values[k]
+                V[j, c] = after
                 if told.shape[0]:
-                    told[j, c] += V[j, c] - before
-        if pace.bias:
+                    told[j, c] += np.float64(after) - np.float64(before)
+        if pace.bias != 0.0:
             for c in range(z.shape[0]):
-                V[p, c] -= V.dtype.type(rate * z[c])
+                before = V[p, c]
+                after = before - V.dtype.type(pace.bias * rate * z[c])
+                V[p, c] = after
                 if told.shape[0]:
-                    told[p, c] -= V.dtype.type(rate * z[c])
+                    told[p, c] += np.float64(after) - np.float64(before)
         t += pace.stride
         scale = following

@@ -31,14 +31,14 @@ class Pace(NamedTuple):
     ``l2``       λ, the part of it that is done by scaling;
     ``inverse``  η_t = η / (1 + η λ (t + 1)), else η_t = η;
     ``stride``   how far t goes with each row: one step for every thread;
-    ``bias``     whether the intercept moves.
+    ``bias``     the step of the intercept over that of the weights; 0: it stands still.
     """
 
     rate: float
     l2: float
     inverse: bool
     stride: float
-    bias: bool
+    bias: float
 
 
 @compiled

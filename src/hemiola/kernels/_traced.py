@@ -109,8 +109,8 @@ def traced_pass(table, loss, blocks, size, n, V, pace, l1, debt, m, sums):
             after, rate, gain, following = step_at(pace, t, scale, shrink)
             change_row(table, i, V, z, gain, m, total)
             for c in range(z.shape[0]):
-                if pace.bias:
-                    V[p, c] -= V.dtype.type(rate * z[c])
+                if pace.bias != 0.0:
+                    V[p, c] -= V.dtype.type(pace.bias * rate * z[c])
                 if m.shape[0]:
                     m[p, c] += V[p, c]
             u += gain * l1

@@ -45,7 +45,8 @@ _STRETCH = 30.0  # σ may fall to exp(-30) before v is scaled anew
 
 @dataclass(frozen=True)
 class Rule:
-    """How a pass steps: (1) and (2). ``inverse`` chooses the first of (2); ``l1`` is that of (3).
+    """How a pass steps: (1) and (2). ``inverse`` chooses the first of (2); ``l1`` is that of (3);
+    the step of the intercept is ``intercept`` times that of the weights, 0 where there is none.
 
     >>> Rule("logistic", 0.5, 0.1).rate_at(20)
     0.25
@@ -55,7 +56,7 @@ class Rule:
     rate: float
     l2: float = 0.0
     inverse: bool = True
-    intercept: bool = True
+    intercept: float = 1.0
     l1: float = 0.0
 
     def __post_init__(self) -> None:
@@ -74,7 +75,8 @@ class Rule:
         from hemiola.kernels._steps import Pace
 
         l2 = self.l2 if l2 is None else l2
-        return Pace(self.rate_at(t), float(l2), self.inverse, float(stride), self.intercept)
+        bias = float(self.intercept)
+        return Pace(self.rate_at(t), float(l2), self.inverse, float(stride), bias)
 
     @property
     def code(self) -> int:
