@@ -47,9 +47,11 @@ class History:
     ``metric`` names the records' score. ``staleness[s]`` counts updates that were s versions old,
     ``lead[s]`` reads by workers s pieces of work ahead of the slowest, ``worker_updates[k]`` the
     updates by worker k. ``refused`` messages were not finite; ``left`` and ``joined`` count workers
-    that went away and came back. ``groups`` are the books of groups of workers, one for each group
-    that there was: its ``members``, ``since`` and ``until`` when, how many ``updates`` it made, on
-    how many ``samples``, the sum of their ``staleness``, and what the time model expected.
+    that went away and came back. ``lost[i]`` is the share of what pass i over shared memory meant
+    to change and races undid, if that was counted. ``groups`` are the books of groups of workers,
+    one for each group that there was: its ``members``, ``since`` and ``until`` when, how many
+    ``updates`` it made, on how many ``samples``, the sum of their ``staleness``, and what the time
+    model expected.
     """
 
     metric: str = "accuracy"
@@ -60,6 +62,7 @@ class History:
     refused: int = 0
     left: int = 0
     joined: int = 0
+    lost: list[float] = field(default_factory=list)
     groups: list[dict[str, Any]] = field(default_factory=list)
 
     def column(self, name: str) -> Array:
@@ -89,6 +92,7 @@ class History:
         self.staleness, self.lead = list(ledger.staleness), list(ledger.lead)
         self.worker_updates = list(ledger.updates)
         self.groups = [{"until": now, **group} for group in ledger.groups]
+        self.lost = list(ledger.lost)
         self.refused, self.left, self.joined = ledger.refused, ledger.left, ledger.joined
 
     def to_dict(self) -> dict[str, Any]:

@@ -27,7 +27,9 @@ class Ledger:
     what moved inside groups. ``staleness[s]`` counts updates that were s versions old, ``lead[s]``
     reads by workers that were s pieces of work ahead of the slowest, ``updates[k]`` the updates by
     worker k. ``refused`` messages were not finite; ``left`` and ``joined`` count workers that went
-    away and came back. ``groups`` are the books of groups of workers, past and present.
+    away and came back. ``lost[i]`` is the share of what pass i over shared memory meant to change
+    and races undid, if that was counted. ``groups`` are the books of groups of workers, past and
+    present.
     """
 
     local_steps: int = 0
@@ -43,6 +45,7 @@ class Ledger:
     staleness: list[int] = field(default_factory=list)
     lead: list[int] = field(default_factory=list)
     updates: list[int] = field(default_factory=list)
+    lost: list[float] = field(default_factory=list)
     groups: list[dict[str, Any]] = field(default_factory=list)
 
     def open_groups(
@@ -159,7 +162,8 @@ class Work:
 class Job:
     """What an engine runs: everything but the loop. ``w0`` has shape (d,).
 
-    What happens is noted in ``trace`` and ``timeline``, when there are such.
+    What happens is noted in ``trace`` and ``timeline``, when there are such; ``tell`` is given what
+    a solver has to say before its first pass.
     """
 
     algorithm: Algorithm
@@ -170,6 +174,7 @@ class Job:
     w0: Array
     trace: Trace | None = None
     timeline: Timeline | None = None
+    tell: Callable[[list[str]], None] | None = None
 
     def task(self, worker: int, step: int) -> Task:
         return Task(worker, step, self.workers, self.seed, self.objective, self.source)

@@ -6,12 +6,13 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from hemiola.algorithm import SharedMemoryAlgorithm
 from hemiola.callbacks import Callback
 from hemiola.checkpoint import Checkpoint
 from hemiola.contracts import Engine, Objective
@@ -112,7 +113,9 @@ class Run:
         if at >= plan.updates:
             return done
         aggregate = self.job.algorithm.aggregate
-        with closing(self.engine.run(self.job, state)) as events:  # type: ignore[type-var]
+        shared = isinstance(self.job.algorithm, SharedMemoryAlgorithm)
+        job = replace(self.job, tell=self._tell) if shared else self.job
+        with closing(self.engine.run(job, state)) as events:  # type: ignore[type-var]
             for event in events:
                 reason = self._notify(event) or event.stopped
                 before, at = at, plan.at(event)
@@ -129,6 +132,10 @@ class Run:
                 if reason is not None or last:
                     return reason or done
         raise AssertionError("engines yield events for ever")
+
+    def _tell(self, words: list[str]) -> None:
+        for callback in self.callbacks:
+            callback.on_words(words)
 
     def _notify(self, event: Event) -> str | None:
         reasons = [callback.on_update(event) for callback in self.callbacks]

@@ -22,17 +22,21 @@ from hemiola.algorithms.adadelay import DelayAdaptive
 from hemiola.algorithms.adaptive_revision import Revise
 from hemiola.algorithms.dc_asgd import DelayCompensated
 from hemiola.algorithms.easgd_async import ElasticExchange
+from hemiola.algorithms.hogwild import Hogwild
 from hemiola.algorithms.sandblaster import Coordinator
 from hemiola.algorithms.ssp import CompleteClocks
+from hemiola.algorithms.tiered import Tiered
 from hemiola.errors import CheckpointError
 
 _PACKAGES = (aggregate, local, optim, partition)
 _OTHERS: tuple[type, ...] = (
     algorithm.Algorithm,
     algorithm.MiniBatch,
+    algorithm.SharedMemoryAlgorithm,
     communicate.Asynchronous,
     communicate.Grouped,
     communicate.Rounds,
+    communicate.SharedMemory,
     grouping.ByKMeans,
     grouping.ByRatio,
     grouping.Measured,
@@ -43,7 +47,9 @@ _OTHERS: tuple[type, ...] = (
     DelayAdaptive,
     DelayCompensated,
     ElasticExchange,
+    Hogwild,
     Revise,
+    Tiered,
 )
 
 

@@ -22,11 +22,11 @@ would leave q^K; (3) leaves 1 - K a (1 - q). Both agree for
 
     (5)  a_j = (1 - q_j^K) / (K (1 - q_j)),   q_j = exp(-η h_j P_i),
 
-which goes from 1 to 1/K as it must. h_j is c (mean_i x_ij^2  mean_i |x_ij| |x_i|_1)^(1/2), c the
-loss's curvature: the geometric mean of the Hessian's diagonal, with which threads in lockstep
-diverge on correlated features, and of a diagonal above the Hessian, with which rare features are
-averaged for no need. The scaled weights of L2 (see :mod:`hemiola.kernels.sgd`) are what is merged;
-in them steps of different times simply add up.
+which goes from 1 to 1/K as it must. Of the rarest tier h_j is the Hessian's diagonal, c mean_i
+x_ij^2 with c the loss's curvature. Frequent features are correlated, and threads in lockstep
+diverge with the diagonal; a diagonal that lies above the Hessian, c mean_i |x_ij| |x_i|_1, averages
+for no need. Of all other tiers h_j is the geometric mean of the two. The scaled weights of L2 (see
+:mod:`hemiola.kernels.sgd`) are what is merged; in them steps of different times simply add up.
 
 =============  =============================================  ===========
 symbol         here                                           shape
@@ -65,12 +65,13 @@ from hemiola.component import component
 from hemiola.errors import OptionError
 from hemiola.job import Work
 from hemiola.kernels import Rows, sgd
+from hemiola.kernels.rows import BLOCK
 from hemiola.kernels.sgd import Mean, Rule
 from hemiola.types import Array
 
 PAPER = "McDonald et al., NAACL 2010, in tiers"
 
-Schedule = Literal["inverse", "constant"]
+Decay = Literal["inverse", "constant"]
 
 _MOST = (1000, 8000)  # features of the first two tiers: 4 and 32 kB, the size of the first cache
 _DENSE = 64
@@ -94,7 +95,7 @@ class Tiers:
         ([4], [1])
         """
         n, used = len(rows), rows.used
-        first = merge_every or (sgd.BLOCK if rows.is_sparse else _DENSE)
+        first = merge_every or (BLOCK if rows.is_sparse else _DENSE)
         soon = max(1, n // (16 * threads))  # in a small set merge 16 times a pass, all the same
         if not rows.is_sparse:
             return cls(np.array([used]), np.array([min(first, soon)]))
@@ -136,7 +137,7 @@ def share(bend: Array, threads: int) -> Array:
 class Tiered:
     """The solver. ``lr`` is η of the first step, estimated if None.
 
-    ``schedule``        ``inverse``: η / (1 + η λ t), λ the L2 penalty; or ``constant``;
+    ``decay``        ``inverse``: η / (1 + η λ t), λ the L2 penalty; or ``constant``;
     ``merge_every``     rows between merges of the first tier: 256, of dense data 64, if None; the
                         other tiers 16 and 256 times as many;
     ``intercept_step``  the intercept's step over that of the weights; None: 1, but on sparse rows
@@ -147,7 +148,7 @@ class Tiered:
     """
 
     lr: Annotated[float, Gt(0)] | None = None
-    schedule: Schedule = "inverse"
+    decay: Decay = "inverse"
     merge_every: Annotated[int, Ge(1)] | None = None
     intercept_step: Annotated[float, Gt(0)] | None = None
     l1: Annotated[float, Ge(0)] = 0.0
@@ -192,7 +193,7 @@ class Tiered:
         return [plan.details.tiers.words(), *words_on_threads(plan)]
 
     def _rule(self, plan: Passes) -> Rule:
-        inverse, rate = self.schedule == "inverse", rate_of(self.lr, "Tiered")
+        inverse, rate = self.decay == "inverse", rate_of(self.lr, "Tiered")
         intercept = step_of_intercept(plan, self.intercept_step)
         return Rule(plan.objective.loss, rate, plan.objective.l2, inverse, intercept, self.l1)
 
@@ -215,9 +216,11 @@ class _Replicas:
         V, seen = ([np.empty(d + line, dtype)[:d] for _ in range(threads)] for _ in range(2))
         sums = np.zeros((threads, -(-d // line) * line + line), dtype)[:, :d]
         squares, reach = rows.spread()
-        bend = np.sqrt(squares * reach)
-        bend = np.append(bend[: rows.used], bend[-1])
         tiers = Tiers.of(rows, threads, merge_every)
+        bend = np.sqrt(squares * reach)
+        if len(tiers.ends) > 1:
+            bend[tiers.ends[-2] : -1] = squares[tiers.ends[-2] : -1]
+        bend = np.append(bend[: rows.used], bend[-1])
         V = [v.reshape(-1, rows.outputs) for v in V]
         return cls(tiers, bend, V, seen, sums, {})
 
@@ -264,7 +267,7 @@ def _together(plan: Passes, w: Array, rule: Rule, epoch: int) -> None:
 
 def tiered(
     lr: Annotated[float, Gt(0)] | None = None,
-    schedule: Schedule = "inverse",
+    decay: Decay = "inverse",
     merge_every: Annotated[int, Ge(1)] | None = None,
     intercept_step: Annotated[float, Gt(0)] | None = None,
     l1: Annotated[float, Ge(0)] = 0.0,
@@ -274,8 +277,8 @@ def tiered(
 
     The one to take for sparse data on several cores.
 
-    >>> tiered(lr=0.1).solver.schedule
+    >>> tiered(lr=0.1).solver.decay
     'inverse'
     """
-    solver = Tiered(lr, schedule, merge_every, intercept_step, l1, average)
+    solver = Tiered(lr, decay, merge_every, intercept_step, l1, average)
     return SharedMemoryAlgorithm("tiered", solver)

@@ -78,6 +78,7 @@ def hemiola(
         "hemiola train a9a.svm --algorithm asgd --engine simulator -e compute=lognormal",
         "hemiola train big.npz --algorithm ssgd --epochs 20 --checkpoint run1 --log run1.jsonl",
         "hemiola train big.npz --algorithm ssgd --epochs 40 --checkpoint run1 --resume",
+        "hemiola train rcv1.svm --algorithm tiered --workers 2 --epochs 10",
         "hemiola train wine --algorithm fedavg -o partition=dirichlet -o partition.alpha=0.3",
     )
 )
@@ -85,7 +86,7 @@ def hemiola(
 def train(
     data: flags.Data,
     algorithm: Annotated[str, Option(help="Its name; see `hemiola algorithms`.")],
-    engine: flags.Engine = "serial",
+    engine: flags.Engine = None,
     workers: flags.Workers = 4,
     rounds: flags.Rounds = None,
     epochs: flags.Epochs = None,
@@ -152,7 +153,7 @@ def compare(
     data: flags.Data,
     algorithms: Annotated[str, Option(help="Names, separated by commas.")],
     seeds: Annotated[int, Option(help="Runs of each algorithm, with seeds from --seed on.")] = 1,
-    engine: flags.Engine = "serial",
+    engine: flags.Engine = None,
     workers: flags.Workers = 4,
     rounds: flags.Rounds = None,
     epochs: flags.Epochs = None,

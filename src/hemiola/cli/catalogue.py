@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 from annotated_types import Ge, Gt, Interval, Le, Lt
 
 from hemiola import engines
-from hemiola.algorithms.registry import COMPONENTS, RECIPES, SHORT_NAMES, Recipe, build
+from hemiola.algorithm import AnyAlgorithm, SharedMemoryAlgorithm
+from hemiola.algorithms.registry import COMPONENTS, RECIPES, SHARED, SHORT_NAMES, Recipe, build
 from hemiola.cli.recipes import supporting
 from hemiola.cli.setup import ENGINE_CHOICES
 from hemiola.describe import describe
@@ -77,20 +78,32 @@ def _bounds(item: Any) -> Iterator[str]:
 def algorithm_rows() -> list[dict[str, Any]]:
     """One row an algorithm, for the table and for JSON."""
     rows = []
-    for name, recipe in RECIPES.items():
+    for name, recipe in {**RECIPES, **SHARED}.items():
         algorithm = build(name)
         rows.append({
             "name": name,
-            "local": short(algorithm.local),
-            "partition": short(algorithm.partition),
-            "communication": short(algorithm.communicate),
-            "aggregation": short(algorithm.aggregate),
+            **_parts(algorithm),
             "engines": supporting(algorithm),
             "paper": recipe.paper,
             "summary": recipe.summary,
             "settings": describe(algorithm),
         })  # fmt: skip
     return rows
+
+
+def _parts(algorithm: AnyAlgorithm) -> dict[str, str]:
+    """The four columns of an algorithm; where memory is shared, a solver is all there is."""
+    communication = short(algorithm.communicate)
+    if isinstance(algorithm, SharedMemoryAlgorithm):
+        solver = short(algorithm.solver)
+        return {"local": solver, "partition": "-", "communication": communication,
+                "aggregation": "-"}  # fmt: skip
+    return {
+        "local": short(algorithm.local),
+        "partition": short(algorithm.partition),
+        "communication": communication,
+        "aggregation": short(algorithm.aggregate),
+    }
 
 
 def engine_rows() -> list[dict[str, Any]]:

@@ -8,13 +8,20 @@ from typing import Annotated
 from typer import Argument, Option
 
 Data = Annotated[str, Argument(help="A built-in data set (see `hemiola data`) or a file.")]
-Engine = Annotated[str, Option(help="serial, threads or simulator; see `hemiola engines`.")]
+Engine = Annotated[
+    str | None,
+    Option(
+        help="serial, threads or simulator; see `hemiola engines`.",
+        show_default="serial; threads where memory is shared",
+    ),
+]
 Workers = Annotated[int, Option(help="Number of workers, K.")]
 Rounds = Annotated[
     int | None,
     Option(
-        help="Synchronous rounds; an asynchronous round is K updates of the server.",
-        show_default="300",
+        help="Synchronous rounds; an asynchronous round is K updates of the server, one of shared "
+        "memory a pass over the data.",
+        show_default="300; 20 passes",
     ),
 ]
 Epochs = Annotated[

@@ -21,7 +21,8 @@ _SHOWN = 12
 
 
 class Announce(Callback):
-    """Says before a run who works together, and what the time model expects of that."""
+    """Says before a run who works together, what the time model expects of that, and what a solver
+    has to say."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -30,6 +31,10 @@ class Announce(Callback):
         table = predicted(job)
         if table is not None:
             self._console.print(table)
+
+    def on_words(self, words: Sequence[str]) -> None:
+        for sentence in words:
+            self._console.print(sentence, markup=False, highlight=False)
 
 
 def names(members: Sequence[int]) -> str:

@@ -143,27 +143,45 @@ def summary(result: Result, data: dict[str, Any], best: bool = False) -> Table:
     rows["training loss"] = f"{model.loss:.6g}"
     if best:
         rows["of round"] = f"{model.rounds:g}, the best"
+    shared = _shares_memory(result)
     rows |= {
-        "rounds": f"{last.rounds:,g}",
+        "passes" if shared else "rounds": f"{last.rounds:,g}",
         "local steps": f"{last.local_steps:,}",
-        "server updates": f"{last.updates:,}",
         seconds_label(result.settings["engine"]["name"]): f"{last.seconds:.4g}",
-        "sent": f"{human_bytes(last.bytes_up)} up, {human_bytes(last.bytes_down)} down, "
-        f"{last.messages:,} messages",
-        "waiting": f"{waiting_share(last, result.settings['workers']):.1%} of the workers' time",
-        "mean staleness": f"{history.mean_staleness():.2f}",
-        "worker updates": _updates(history),
     }
+    if not shared:
+        rows |= _about_messages(result)
     if history.lead and len(history.lead) > 1:
         rows["lead"] = f"at most {len(history.lead) - 1} pieces of work ahead of the slowest"
     if history.refused:
         rows["refused"] = f"{history.refused:,} messages were not finite and were not applied"
     if history.left or history.joined:
         rows["workers"] = f"{history.left} went away, {history.joined} came back"
+    if history.lost:
+        rows["lost updates"] = f"{max(history.lost):.2%} of the change of a pass, at most"
     rows |= {"stopped": result.stopped, "weights sha256": result.model.sha256[:16]}
     for row in rows.items():
         table.add_row(*row)
     return table
+
+
+def _about_messages(result: Result) -> dict[str, str]:
+    history, last = result.history, result.history.last
+    waiting = waiting_share(last, result.settings["workers"])
+    return {
+        "server updates": f"{last.updates:,}",
+        "sent": f"{human_bytes(last.bytes_up)} up, {human_bytes(last.bytes_down)} down, "
+        f"{last.messages:,} messages",
+        "waiting": f"{waiting:.1%} of the workers' time",
+        "mean staleness": f"{history.mean_staleness():.2f}",
+        "worker updates": _updates(history),
+    }
+
+
+def _shares_memory(result: Result) -> bool:
+    """Threads without a server: there are no messages and no updates to count."""
+    discipline: str = result.settings["algorithm"]["communicate"]["type"]
+    return discipline == "SharedMemory"
 
 
 def _updates(history: History) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hemiola.algorithm import Algorithm
+from hemiola.algorithm import AnyAlgorithm, SharedMemoryAlgorithm
 from hemiola.callbacks import Callback, EarlyStopping, TargetLoss, TimeLimit
 from hemiola.contracts import Engine
 from hemiola.data import Standardizer, load, split
@@ -18,10 +18,10 @@ from hemiola.engines.simulator import Constant, LogNormal, Stragglers, Uniform
 from hemiola.errors import CheckpointError, DataError, OptionError, nearest
 from hemiola.objectives import LinearObjective
 from hemiola.options import Choices, arguments, parse_options, unknown_option
-from hemiola.training import make_objective
+from hemiola.training import make_objective, usual_engine
 
 OBJECTIVES = ("auto", "logistic", "softmax", "squared", "hinge")
-ROUNDS = 300
+ROUNDS, PASSES = 300, 20
 ENGINE_CHOICES: Choices = {
     "compute": {
         "constant": Constant,
@@ -37,7 +37,7 @@ class Setup:
     """What the commands that train have in common, as given."""
 
     data: str
-    engine: str
+    engine: str | None
     workers: int
     rounds: int | None
     epochs: float | None
@@ -54,6 +54,16 @@ class Setup:
     time_limit: float | None
     patience: int | None
     engine_options: Sequence[str]
+
+    def with_engine(self, algorithms: Iterable[AnyAlgorithm]) -> Setup:
+        """With the usual engine for these algorithms, if none was named."""
+        return self if self.engine else replace(self, engine=usual_engine(algorithms))
+
+    @property
+    def engine_name(self) -> str:
+        """The engine, which is known by now."""
+        assert self.engine is not None
+        return self.engine
 
     def origin(self) -> dict[str, Any]:
         """What says which data a run is on: enough for :func:`prepare`."""
@@ -190,14 +200,17 @@ def build_engine(name: str, options: Iterable[str]) -> Engine:
     return configured
 
 
-def count_rounds(setup: Setup, algorithm: Algorithm, train: Dataset) -> int:
+def count_rounds(setup: Setup, algorithm: AnyAlgorithm, train: Dataset) -> int:
     """The rounds to train for."""
+    shared = isinstance(algorithm, SharedMemoryAlgorithm)
     if setup.epochs is None:
-        return ROUNDS if setup.rounds is None else setup.rounds
+        usual = PASSES if shared else ROUNDS
+        return usual if setup.rounds is None else setup.rounds
     if setup.rounds is not None:
         raise OptionError("--rounds and --epochs both say how long to train; give one of them.")
     from hemiola.epochs import rounds_for
-    from hemiola.partition import Shards
+    from hemiola.partition import Shards, Whole
 
-    source = Shards(train, algorithm.partition, setup.workers, 0)
+    partition = Whole() if isinstance(algorithm, SharedMemoryAlgorithm) else algorithm.partition
+    source = Shards(train, partition, 1 if shared else setup.workers, 0)
     return rounds_for(algorithm, source, setup.workers, setup.epochs)

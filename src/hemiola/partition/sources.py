@@ -92,7 +92,9 @@ class Shards:
 
     def batches(self, worker: int, steps: range, mini_batch: MiniBatch) -> tuple[Array, Array]:
         """The rows of all batches t in ``steps``, one after another, and where each ends."""
-        parts, ends, t, end = [], [], steps.start, 0
+        parts: list[Array] = []
+        ends: list[int] = []
+        t, end = steps.start, 0
         while t < steps.stop:
             cursor = self._cursor(worker, mini_batch, t)
             if mini_batch.draw != "shuffled":
