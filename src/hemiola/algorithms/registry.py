@@ -38,6 +38,8 @@ from hemiola.algorithms.easgd_async import PAPER as EASGD_ASYNC
 from hemiola.algorithms.easgd_async import eamsgd_async, easgd_async
 from hemiola.algorithms.fedavg import PAPER as FEDAVG
 from hemiola.algorithms.fedavg import fedavg
+from hemiola.algorithms.hogwild import PAPER as HOGWILD
+from hemiola.algorithms.hogwild import hogwild
 from hemiola.algorithms.hybrid import PAPER as HYBRID
 from hemiola.algorithms.hybrid import hybrid
 from hemiola.algorithms.model_averaging import ONE_SHOT_PAPER as ONE_SHOT
@@ -51,6 +53,8 @@ from hemiola.algorithms.ssp import PAPER as SSP
 from hemiola.algorithms.ssp import ssp
 from hemiola.algorithms.stratified import PAPER as STRATIFIED
 from hemiola.algorithms.stratified import stratified
+from hemiola.algorithms.tiered import PAPER as TIERED
+from hemiola.algorithms.tiered import tiered
 from hemiola.communicate import POLICIES, Synchronous
 from hemiola.errors import OptionError, nearest
 from hemiola.options import arguments, unknown_option
@@ -108,6 +112,8 @@ RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in _ALL}
 """Algorithms of four modules."""
 
 _SHARED = (
+    Recipe("hogwild", hogwild, HOGWILD),
+    Recipe("tiered", tiered, TIERED),
     Recipe("cyclades", cyclades, CYCLADES),
     Recipe("stratified", stratified, STRATIFIED),
 )
