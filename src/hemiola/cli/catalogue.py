@@ -12,7 +12,14 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 from annotated_types import Ge, Gt, Interval, Le, Lt
 
 from hemiola import engines
-from hemiola.algorithms.registry import COMPONENTS, RECIPES, SHORT_NAMES, Recipe, build
+from hemiola.algorithms.registry import (
+    COMPONENTS,
+    RECIPES,
+    SHARED,
+    SHORT_NAMES,
+    Recipe,
+    build,
+)
 from hemiola.cli.recipes import supporting
 from hemiola.cli.setup import ENGINE_CHOICES
 from hemiola.communicate import POLICIES, Synchronous
@@ -93,7 +100,23 @@ def algorithm_rows() -> list[dict[str, Any]]:
             "summary": recipe.summary,
             "settings": describe(algorithm),
         })  # fmt: skip
-    return rows
+    return rows + [_shared_row(name, recipe) for name, recipe in SHARED.items()]
+
+
+def _shared_row(name: str, recipe: Recipe) -> dict[str, Any]:
+    """Threads that share memory have neither workers' messages nor a server."""
+    algorithm: Any = build(name)
+    return {
+        "name": name,
+        "local": short(algorithm.solver),
+        "partition": "-",
+        "communication": short(algorithm.communicate),
+        "aggregation": "-",
+        "engines": supporting(algorithm),
+        "paper": recipe.paper,
+        "summary": recipe.summary,
+        "settings": describe(algorithm),
+    }
 
 
 def engine_rows() -> list[dict[str, Any]]:

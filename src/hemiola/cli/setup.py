@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
-from hemiola.algorithm import Algorithm
+from hemiola.algorithm import AnyAlgorithm, SharedMemoryAlgorithm
 from hemiola.callbacks import Callback, EarlyStopping, TargetLoss, TimeLimit
 from hemiola.contracts import Engine, Source
 from hemiola.data import DiskShards, Standardizer, load, open_shards, split
@@ -34,6 +35,7 @@ from hemiola.training import make_objective, streamed
 
 OBJECTIVES = ("auto", "logistic", "softmax", "squared", "hinge")
 ROUNDS = 300
+PASSES = 20
 TEST_ROWS = 10_000
 """How many rows of shards on disk are tested on."""
 ENGINE_CHOICES: Choices = {
@@ -262,16 +264,20 @@ def build_engine(name: str, options: Iterable[str] | None) -> Engine:
     return configured
 
 
-def count_rounds(setup: Setup, algorithm: Algorithm, train: Dataset | DiskShards) -> int:
-    """The rounds to train for."""
+def count_rounds(setup: Setup, algorithm: AnyAlgorithm, train: Dataset | DiskShards) -> int:
+    """The rounds to train for; passes over the data, where threads share memory."""
+    shared = isinstance(algorithm, SharedMemoryAlgorithm)
     if setup.epochs is None:
-        return ROUNDS if setup.rounds is None else setup.rounds
+        usual = PASSES if shared else ROUNDS
+        return usual if setup.rounds is None else setup.rounds
     if setup.rounds is not None:
         raise OptionError("--rounds and --epochs both say how long to train; give one of them.")
     from hemiola.epochs import rounds_for
     from hemiola.partition import Shards
 
     source: Source
+    if isinstance(algorithm, SharedMemoryAlgorithm):
+        return math.ceil(setup.epochs)
     if isinstance(train, DiskShards):
         source = streamed(algorithm, train, setup.workers, 0)
     else:
