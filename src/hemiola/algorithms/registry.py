@@ -24,6 +24,8 @@ from hemiola.algorithms.asgd import PAPER as ASGD
 from hemiola.algorithms.asgd import asgd
 from hemiola.algorithms.bmuf import PAPER as BMUF
 from hemiola.algorithms.bmuf import bmuf
+from hemiola.algorithms.cocoa import PAPER as COCOA
+from hemiola.algorithms.cocoa import cocoa
 from hemiola.algorithms.dc_asgd import PAPER as DC_ASGD
 from hemiola.algorithms.dc_asgd import dc_asgd
 from hemiola.algorithms.downpour import PAPER as DOWNPOUR
@@ -41,6 +43,8 @@ from hemiola.algorithms.model_averaging import PAPER as AVERAGING
 from hemiola.algorithms.model_averaging import model_averaging, one_shot_averaging
 from hemiola.algorithms.sandblaster import PAPER as SANDBLASTER
 from hemiola.algorithms.sandblaster import sandblaster
+from hemiola.algorithms.sdca import PAPER as SDCA
+from hemiola.algorithms.sdca import sdca
 from hemiola.algorithms.ssgd import PAPER as SSGD
 from hemiola.algorithms.ssgd import ssgd
 from hemiola.algorithms.ssp import PAPER as SSP
@@ -84,12 +88,15 @@ _ALL = (
     Recipe("dc-asgd", dc_asgd, DC_ASGD),
     Recipe("downpour", downpour, DOWNPOUR),
     Recipe("sandblaster", sandblaster, SANDBLASTER),
+    Recipe("cocoa", cocoa, COCOA),
     Recipe("hybrid", hybrid, HYBRID),
 )
 RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in _ALL}
 """Algorithms of four modules."""
 
-SHARED: Mapping[str, Recipe] = {}
+SHARED: Mapping[str, Recipe] = {
+    "sdca": Recipe("sdca", sdca, SDCA),
+}
 """Algorithms whose threads share memory."""
 
 SHARDS = "shards"
