@@ -19,13 +19,13 @@ what α says.
 
 Changes Δ_t made at the same time add up, so a thread acts as if its own counted σ times, 1 <= σ <= T
 (Ma et al., "Adding vs. Averaging in Distributed Primal-Dual Optimization", ICML 2015). What is
-needed, σ = |sum_t Δ_t|^2 / sum_t |Δ_t|^2, is measured at the merges of a pass and used in the next
-one. The first pass has the safe value T.
+needed, σ = |sum_t Δ_t|^2 / sum_t |Δ_t|^2, is estimated at the merges of a pass, rather too high, and
+used in the next one; it falls by half the way. The first pass has the safe value T.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Any
 
@@ -35,7 +35,7 @@ from annotated_types import Gt
 from hemiola.algorithm import SharedMemoryAlgorithm
 from hemiola.component import component
 from hemiola.job import Work
-from hemiola.kernels.damping import damped, matrix
+from hemiola.kernels.damping import damped, loosened, matrix
 from hemiola.kernels.rows import Rows
 from hemiola.kernels.sdca import START, Dual, Values, check, recentred
 from hemiola.team import Team
@@ -49,7 +49,9 @@ BLOCK = 64
 TIERS = ((1 << 10, 256), (1 << 13, 4096), (1 << 62, 65536))
 """Ranks below which features are merged every so many rows."""
 
+_MERGES = 16  # of the most frequent features, in a pass, at least
 _REBUILD = 32  # passes after which w is summed up anew, against rounding
+_SLOW = 0.5  # the gap over what it was so many passes ago
 _GUESS = 0.1  # the gap after a first pass, over the slack that was met during it
 
 
@@ -57,7 +59,7 @@ _GUESS = 0.1  # the gap after a first pass, over the slack that was met during i
 class Plan:
     """Data laid out, their dual, and room for the threads' replicas (T, p + 1) each.
 
-    ``factors`` (p,) are c_j, all 1 where nothing is damped.
+    ``factors`` (p,) are c_j, all 1 where nothing is damped. They double, up to 1, with ``level``.
     """
 
     rows: Rows
@@ -66,16 +68,18 @@ class Plan:
     team: Team
     seed: int
     block: int
+    most: float
     replicas: Array
     sums: Array
     seen: Array
+    level: list[int] = field(default_factory=lambda: [0])
 
     @property
     def threads(self) -> int:
         return self.team.size
 
     def c2(self, state: dict[str, Any]) -> float:
-        return float(state["pull"] * (self.dual.norms.mean() or 1.0))
+        return float(state["pull"] * self.most)
 
 
 @component
@@ -106,7 +110,8 @@ class DualAscent:
         block = rows.block_size(BLOCK)
         team = Team(min(work.threads, -(-len(rows) // block)))
         room = [np.zeros((team.size, rows.n_features + 1), rows.dtype) for _ in range(3)]
-        return Plan(rows, dual, factors, team, work.seed, block, *room)
+        most = float(dual.norms.mean()) or 1.0
+        return Plan(rows, dual, factors, team, work.seed, block, most, *room)
 
     def init(self, plan: Plan, w0: Array) -> dict[str, Any]:
         w = plan.rows.inside(w0)
@@ -115,12 +120,16 @@ class DualAscent:
         state: dict[str, Any] = {
             "alpha": alpha, "w": w, "centers": np.zeros_like(w), "before": 0.0,
             "pull": START if plan.dual.intercept else 0.0, "sigma": float(plan.threads),
-            "per_slack": _GUESS, "primal": np.inf, "gap": np.inf,
+            "per_slack": _GUESS, "primal": np.inf, "gap": np.inf, "level": 0, "earlier": np.inf,
         }  # fmt: skip
-        state["centers"][-1] = w[-1] - plan.c2(state) * plan.dual.rebuild(alpha, w)
+        total = plan.dual.rebuild(alpha, w)
+        state["centers"][:-1] = w[:-1] / plan.factors**2 - w[:-1]
+        w[:-1] /= plan.factors**2
+        state["centers"][-1] = w[-1] - plan.c2(state) * total
         return state
 
     def epoch(self, plan: Plan, state: dict[str, Any], epoch: int) -> str | None:
+        _set_level(plan, state["level"])
         if epoch:
             _recentre(plan, state)
         blocks = plan.rows.blocks(plan.seed, epoch, plan.block)
@@ -128,6 +137,7 @@ class DualAscent:
         met = ascend(plan, state, blocks)
         if (epoch + 1) % _REBUILD == 0:
             _rebuild(plan, state)
+            _loosen_if_slow(plan, state)
         return self._stop(plan, state, met)
 
     def _stop(self, plan: Plan, state: dict[str, Any], met: float) -> str | None:
@@ -176,9 +186,33 @@ def _measure(plan: Plan, state: dict[str, Any]) -> float:
 
 
 def _rebuild(plan: Plan, state: dict[str, Any]) -> None:
-    """w from α, without the rounding errors of the past."""
-    plan.dual.rebuild(state["alpha"], state["w"])
+    """w from α, without the rounding errors of the past; the intercept stays, its centre gives."""
+    total = plan.dual.rebuild(state["alpha"], state["w"])
     state["w"][:-1] += state["centers"][:-1]
+    state["centers"][-1] = state["w"][-1] - plan.c2(state) * total
+
+
+def _set_level(plan: Plan, level: int) -> None:
+    """Damp as little as after so many doublings of the factors."""
+    if level == plan.level[0]:
+        return
+    assert level > plan.level[0], "a plan is not damped again"
+    loosened(plan.rows, plan.factors, 2.0 ** (level - plan.level[0]))
+    plan.dual.measure()
+    plan.level[0] = level
+
+
+def _loosen_if_slow(plan: Plan, state: dict[str, Any]) -> None:
+    """Centres that move too slowly, or in circles: let features move further, w staying as it is."""
+    gap, before = _measure(plan, state), plan.factors.copy()
+    if gap > _SLOW * state["earlier"] and (before < 1).any():
+        state["level"] += 1
+        _set_level(plan, state["level"])
+        ratio, v = plan.factors / before, state["w"]
+        moves = (v - state["centers"])[:-1] * ratio
+        v[:-1] /= ratio
+        state["centers"][:-1] = v[:-1] - moves
+    state["earlier"] = gap
 
 
 def _recentre(plan: Plan, state: dict[str, Any]) -> None:
@@ -212,8 +246,8 @@ def _together(plan: Plan, state: dict[str, Any], blocks: Array) -> float:
     found = plan.team.run(lambda k: work(me=k, blocks=np.array_split(blocks, threads)[k]))
     state["w"] += plan.sums.sum(axis=0)
     crossed, own = (sum(cross[i] for _, cross in found) for i in (0, 1))
-    needed = 1 + crossed / own if own > 0 else 1.0
-    state["sigma"] = float(min(max(needed, 1.0), threads))
+    needed = 1 + 2 * crossed / own if own > 0 else 1.0
+    state["sigma"] = float(min(max(needed, 0.5 * (state["sigma"] + needed), 1.0), threads))
     return sum(met for met, _ in found)
 
 
@@ -222,7 +256,9 @@ def _tiers(plan: Plan) -> tuple[Array, Array]:
     p = plan.rows.n_features
     ends = [min(end, p) for end, _ in TIERS]
     used = [k for k, end in enumerate(ends) if k == 0 or end > ends[k - 1]]
-    periods = [max(1, TIERS[k][1] // plan.block) for k in used]
+    few = len(plan.rows) // (_MERGES * plan.threads)
+    rows = [min(TIERS[k][1], few) if k == 0 else TIERS[k][1] for k in used]
+    periods = [max(1, count // plan.block) for count in rows]
     return np.array([0, *(ends[k] for k in used)]), np.array(periods)
 
 

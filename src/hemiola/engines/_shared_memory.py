@@ -26,9 +26,11 @@ def passes(job: Job, resume: State | None) -> Iterator[Event]:
         clock.set(saved["clock"])
 
     def snapshot() -> dict[str, Any]:
+        server = {"w": solver.model(plan, state)}
         return copy_state(
-            {"step": step, "clock": clock.now(), "solver": state, "ledger": vars(ledger)}
-        )
+            {"step": step, "clock": clock.now(), "solver": state, "server": server,
+             "ledger": vars(ledger)}
+        )  # fmt: skip
 
     while True:
         stopped = solver.epoch(plan, state, step)

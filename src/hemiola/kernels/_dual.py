@@ -21,7 +21,7 @@ LOGISTIC, SQUARED, HINGE = 0, 1, 2
 LOSS, TOTAL, VALUE, ALONG, REACH = 0, 1, 2, 3, 4
 
 _CLOSE = 1e-3
-_NEWTON = 12
+_NEWTON = 60
 _ONE = np.uint64(1)
 
 
@@ -156,12 +156,12 @@ def _logistic_root(m, u, t, q):
         else:
             low = r
         step = f / (1.0 + q * u * (1.0 - u))
+        if abs(step) < _CLOSE:
+            return _sigmoid(step - r)
         r -= step
-        if r < low or r > high:
+        if r <= low or r >= high:
             r = 0.5 * (low + high)
         u = _sigmoid(-r)
-        if abs(step) < _CLOSE:
-            break
     return u
 
 
@@ -255,7 +255,9 @@ def ascend_tiered(
     """
     n, met, w = np.uint64(alpha.shape[0]), 0.0, replicas[me]
     for j in range(w.shape[0]):
-        w[j] = start[j]
+        for k in range(sums.shape[0]):
+            seen[me, j] += sums[k, j]
+        w[j] = start[j] + seen[me, j]
     for k in range(blocks.shape[0]):
         first = np.uint64(blocks[k]) * np.uint64(size)
         for i in range(first, min(first + np.uint64(size), n)):

@@ -92,6 +92,13 @@ def matrix(rows: Rows) -> Any:
     return rows.table.X if isinstance(rows.table, Dense) else tuple(rows.table[:3])
 
 
+def loosened(rows: Rows, factors: Array, by: float) -> None:
+    """c_j <- min(1, by c_j), and the columns with them; both in place."""
+    ratio = np.minimum(by, 1 / factors)
+    _stretch(rows, ratio)
+    factors *= ratio
+
+
 def _first(rows: Rows) -> Any:
     """The first rows, which are as random as any, in double precision."""
     m, table = min(SAMPLE, len(rows)), rows.table

@@ -61,8 +61,10 @@ from hemiola.types import Array
 
 LOSSES = ("logistic", "squared", "hinge")
 
-START, LEAST, GROWTH = 0.03, 1e-4, 2.0
-"""c^2 over the mean of |x_i|^2: at first, at least, and how fast it changes. At most it is 1."""
+START, LEAST = 0.03, 1e-4
+"""c^2 over the mean of |x_i|^2, at first and at least. At most it is 1."""
+
+_GROW, _SHRINK = 1.5, 0.5
 
 _NOISE = 1e-10
 _EVERY = np.empty(0, np.int64)
@@ -142,6 +144,12 @@ class Dual:
         _dual.square_norms(X, rows, norms)
         lengths = np.sqrt(norms) if lengths is None else lengths
         return cls(loss, X, y, s, rows, norms, lengths, l2, total or len(norms), intercept)
+
+    def measure(self) -> None:
+        """|x_i|^2 anew, after the columns have changed."""
+        from hemiola.kernels import _dual
+
+        _dual.square_norms(self.X, self.rows, self.norms)
 
     @property
     def scale(self) -> float:
@@ -245,10 +253,10 @@ def recentred(b: float, move: float, before: float, pull: float) -> tuple[float,
     direction of the last move, ``before``, and shrinks when b turns.
 
     >>> recentred(1.0, 0.25, 0.25, 0.125), recentred(1.0, -0.25, 0.25, 0.125)
-    ((1.5, 0.25), (0.875, 0.0625))
+    ((1.375, 0.1875), (0.875, 0.0625))
     """
     share = 1.0
     if abs(move) > _NOISE * (1 + abs(b)):
-        share = GROWTH if move * before > 0 else 1 / GROWTH if move * before < 0 else 1.0
+        share = _GROW if move * before > 0 else _SHRINK if move * before < 0 else 1.0
     new = min(max(pull * share, LEAST), 1.0)
     return b + move * new / pull, new

@@ -8,13 +8,15 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from annotated_types import Gt
 
-from hemiola.algorithm import Task, weight_of
+from hemiola.algorithm import MiniBatch, Task, weight_of
 from hemiola.component import component
 from hemiola.dataset import Dataset
-from hemiola.errors import OptionError
+from hemiola.errors import DataError, OptionError
 from hemiola.kernels.sdca import Dual, check
 from hemiola.rng import stream
 from hemiola.types import Array, Message, State, freeze
+
+_SHARD = MiniBatch(None)
 
 
 @component
@@ -62,7 +64,8 @@ class LocalSDCA:
         workers = task.n_workers
         gamma, safe = (1.0, workers) if self.combine == "add" else (1.0 / workers, 1)
         sigma = float(safe) if self.sigma is None else self.sigma
-        alpha, before, c2 = state["alpha"].copy(), w.copy(), pace * dual.l2
+        alpha, before = state["alpha"].copy(), w.copy()
+        c2 = pace * dual.l2 if dual.intercept else 0.0
         for order in self._orders(state["t"], len(alpha), task):
             dual.ascend(alpha, w, order, 1, c2, sigma)
             state["t"] += len(order)
@@ -83,15 +86,17 @@ class LocalSDCA:
 def _dual_of(task: Task) -> Dual:
     """This worker's part of the dual: rows stay where they are."""
     objective: Any = task.objective
-    source: Any = task.source
     check(objective, "cocoa")
-    if not hasattr(source, "shard"):
-        raise OptionError("cocoa keeps a dual variable for every sample; a stream has no end of them.")
-    data, rows = source.data, source.shard(task.worker)
+    try:
+        data, rows = task.batch(0, _SHARD)
+    except DataError as error:
+        raise OptionError(
+            "cocoa keeps a dual variable for every sample, and a stream has no end of them."
+        ) from error
     y = data.y[rows]
     if objective.loss != "squared":
         y = 2 * y - 1
-    total = sum(source.samples(k) for k in range(task.n_workers))
+    total = sum(task.source.samples(k) for k in range(task.n_workers))
     return Dual.of(
         objective.loss, _matrix(data), y.astype(data.dtype),
         None if data.weight is None else data.weight[rows],
