@@ -171,7 +171,9 @@ def test_asynchronous_threads_never_lose_an_update(
     assert isinstance(chosen.communicate, Asynchronous)
     data = two_classes(60)
     trace = Trace()
-    result = run(chosen, logistic(0.01), data, workers=4, updates=200, engine=Threads(), trace=trace)
+    result = run(
+        chosen, logistic(0.01), data, workers=4, updates=200, engine=Threads(), trace=trace
+    )
     assert sum(result.ledger.updates) == sum(result.ledger.staleness) == 200
     assert result.ledger.updates == [result.workers.count((k,)) for k in range(4)]
     assert result.staleness == traced_staleness(trace, chosen.communicate.fetch_every)[:200]

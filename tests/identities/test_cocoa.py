@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -90,7 +91,7 @@ def test_the_dual_never_falls(loss, combine, two_classes, line):
     data = data_for(loss, two_classes, line)
     data = replace(data, X=data.X + 2.0)  # rows have much in common
     found = dual_values(loss, data, 40, combine=combine)
-    assert all(after >= before - 1e-12 for before, after in zip(found, found[1:], strict=False))
+    assert all(after >= before - 1e-12 for before, after in pairwise(found))
     assert found[-1] > found[1] > 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -155,7 +156,7 @@ def test_the_gap_goes_to_zero(loss, threads, two_classes, line):
     for epochs in (1, 10, 100, 1000):
         _, plan, state = solved(data, LinearObjective(loss, 0.02), threads, epochs, gap=None)
         gaps.append(values(plan, state).gap)
-    assert all(after < before + 1e-12 for before, after in zip(gaps, gaps[1:], strict=False))
+    assert all(after < before + 1e-12 for before, after in pairwise(gaps))
     assert -1e-14 < gaps[-1] < (1e-4 if loss == "hinge" else 1e-9)
 
 
@@ -310,6 +311,6 @@ def test_what_it_cannot_do_it_refuses_by_name(two_classes):
     options = {"engine": "threads", "workers": 1}
     with pytest.raises(OptionError, match="sdca needs an L2 penalty"):
         fit("sdca", LinearObjective("logistic", 0.0), two_classes(), **options)
-    with pytest.raises(OptionError, match="sdca ascends the duals of .* softmax"):
+    with pytest.raises(OptionError, match=r"sdca ascends the duals of .* softmax"):
         fit("sdca", LinearObjective("softmax", 0.1), two_classes(), **options)
     assert build("sdca", {"gap": "none"}) == sdca(None)

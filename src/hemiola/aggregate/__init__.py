@@ -8,4 +8,13 @@ from hemiola.aggregate.dual_sum import DualSum
 from hemiola.aggregate.reduce import Sum, WeightedMean
 from hemiola.aggregate.sharded import Sharded
 
-__all__ = ["Average", "BlockMomentum", "Center", "Descend", "DualSum", "Sharded", "Sum", "WeightedMean"]
+__all__ = [
+    "Average",
+    "BlockMomentum",
+    "Center",
+    "Descend",
+    "DualSum",
+    "Sharded",
+    "Sum",
+    "WeightedMean",
+]

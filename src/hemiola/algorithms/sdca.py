@@ -1,8 +1,8 @@
 """Stochastic dual coordinate ascent (SDCA) on threads that share memory.
 
-Shalev-Shwartz, Zhang, "Stochastic Dual Coordinate Ascent Methods for Regularized Loss Minimization",
-JMLR 2013. The equations, the table of symbols, the treatment of the intercept and of the duality
-gap are in :mod:`hemiola.kernels.sdca`. A pass over the data:
+Shalev-Shwartz, Zhang, "Stochastic Dual Coordinate Ascent Methods for Regularized Loss
+Minimization", JMLR 2013. The equations, the table of symbols, the treatment of the intercept and of
+the duality gap are in :mod:`hemiola.kernels.sdca`. A pass over the data:
 
     for all samples i, in random blocks:  α_i += δ_i,  w += δ_i s_i x_i / (λ n)             (5), (3)
     centres, of the intercept and of damped features, move to where these are               (4), (6)
@@ -17,10 +17,10 @@ thousand most frequent features every 256 rows, for the next 7000 every 4096, fo
 65,536. Nothing is locked and nothing is lost. After a pass the replicas are joined, and w is again
 what α says.
 
-Changes Δ_t made at the same time add up, so a thread acts as if its own counted σ times, 1 <= σ <= T
-(Ma et al., "Adding vs. Averaging in Distributed Primal-Dual Optimization", ICML 2015). What is
-needed, σ = |sum_t Δ_t|^2 / sum_t |Δ_t|^2, is estimated at the merges of a pass, rather too high, and
-used in the next one; it falls by half the way. The first pass has the safe value T.
+Changes Δ_t made at the same time add up, so a thread acts as if its own counted σ times, with σ
+from 1 to T (Ma et al., "Adding vs. Averaging in Distributed Primal-Dual Optimization", ICML 2015).
+What is needed, σ = |sum_t Δ_t|^2 / sum_t |Δ_t|^2, is estimated at the merges of a pass, rather too
+high, and used in the next one; it falls by half the way. The first pass has the safe value T.
 """
 
 from __future__ import annotations
@@ -109,9 +109,9 @@ class DualAscent:
         )  # fmt: skip
         block = rows.block_size(BLOCK)
         team = Team(min(work.threads, -(-len(rows) // block)))
-        room = [np.zeros((team.size, rows.n_features + 1), rows.dtype) for _ in range(3)]
         most = float(dual.norms.mean()) or 1.0
-        return Plan(rows, dual, factors, team, work.seed, block, most, *room)
+        a, b, c = (np.zeros((team.size, rows.n_features + 1), rows.dtype) for _ in range(3))
+        return Plan(rows, dual, factors, team, work.seed, block, most, a, b, c)
 
     def init(self, plan: Plan, w0: Array) -> dict[str, Any]:
         w = plan.rows.inside(w0)
@@ -203,7 +203,7 @@ def _set_level(plan: Plan, level: int) -> None:
 
 
 def _loosen_if_slow(plan: Plan, state: dict[str, Any]) -> None:
-    """Centres that move too slowly, or in circles: let features move further, w staying as it is."""
+    """Where centres move too slowly, or in circles, let features move further; w stays."""
     gap, before = _measure(plan, state), plan.factors.copy()
     if gap > _SLOW * state["earlier"] and (before < 1).any():
         state["level"] += 1

@@ -12,127 +12,15 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import types
-from numba.extending import overload
 
-from hemiola.kernels._compile import FAST, compiled
+from hemiola.kernels._access import add, dot, row_of
+from hemiola.kernels._compile import compiled
 
 LOGISTIC, SQUARED, HINGE = 0, 1, 2
 LOSS, TOTAL, VALUE, ALONG, REACH = 0, 1, 2, 3, 4
 
-_CLOSE = 1e-3
+_CLOSE = 1e-2
 _NEWTON = 60
-_ONE = np.uint64(1)
-
-
-def _dot(X, i, w):
-    """x_i · w"""
-    raise NotImplementedError
-
-
-def _add(X, i, a, w):
-    """w += a x_i"""
-    raise NotImplementedError
-
-
-def _square(X, i):
-    """|x_i|^2"""
-    raise NotImplementedError
-
-
-@overload(_dot, jit_options={"fastmath": FAST})
-def _dot_of(X, i, w):
-    def sparse(X, i, w):
-        indptr, indices, values = X
-        z = w.dtype.type(0)
-        for k in range(indptr[i], indptr[i + _ONE]):
-            z += values[k] * w[indices[k]]
-        return z
-
-    def dense(X, i, w):
-        x = X[i]
-        z = w.dtype.type(0)
-        for j in range(x.shape[0]):
-            z += x[j] * w[j]
-        return z
-
-    return sparse if isinstance(X, types.BaseTuple) else dense
-
-
-@overload(_add, jit_options={"fastmath": FAST})
-def _add_of(X, i, a, w):
-    def sparse(X, i, a, w):
-        indptr, indices, values = X
-        a = w.dtype.type(a)
-        for k in range(indptr[i], indptr[i + _ONE]):
-            w[indices[k]] += a * values[k]
-
-    def dense(X, i, a, w):
-        x = X[i]
-        a = w.dtype.type(a)
-        for j in range(x.shape[0]):
-            w[j] += a * x[j]
-
-    return sparse if isinstance(X, types.BaseTuple) else dense
-
-
-@overload(_square, jit_options={"fastmath": FAST})
-def _square_of(X, i):
-    def sparse(X, i):
-        indptr, _, values = X
-        total = 0.0
-        for k in range(indptr[i], indptr[i + _ONE]):
-            total += values[k] * values[k]
-        return total
-
-    def dense(X, i):
-        x = X[i]
-        total = 0.0
-        for j in range(x.shape[0]):
-            total += x[j] * x[j]
-        return total
-
-    return sparse if isinstance(X, types.BaseTuple) else dense
-
-
-def _add_squares(X, i, squares):
-    """squares += x_i^2, by feature"""
-    raise NotImplementedError
-
-
-@overload(_add_squares)
-def _add_squares_of(X, i, squares):
-    def sparse(X, i, squares):
-        indptr, indices, values = X
-        for k in range(indptr[i], indptr[i + _ONE]):
-            squares[indices[k]] += values[k] * values[k]
-
-    def dense(X, i, squares):
-        x = X[i]
-        for j in range(x.shape[0]):
-            squares[j] += x[j] * x[j]
-
-    return sparse if isinstance(X, types.BaseTuple) else dense
-
-
-@compiled
-def _row(rows, i):
-    return np.uint64(rows[i]) if rows.shape[0] else np.uint64(i)
-
-
-@compiled
-def square_norms(X, rows, norms):
-    """norms[i] = |x_i|^2"""
-    for i in range(norms.shape[0]):
-        norms[i] = _square(X, _row(rows, i))
-
-
-@compiled
-def lengths_and_squares(X, lengths, squares):
-    """lengths[i] = |x_i|; squares[j] += x_ij^2 over all rows."""
-    for i in range(np.uint64(lengths.shape[0])):
-        lengths[i] = math.sqrt(_square(X, i))
-        _add_squares(X, i, squares)
 
 
 @compiled
@@ -190,14 +78,14 @@ def dual_step(loss, z, a, q, y):
 def _visit(loss, X, y, s, rows, norms, alpha, w, i, scale, c2, sigma):
     """One step; returns s_i times the slack."""
     p = np.uint64(w.shape[0] - 1)
-    row = _row(rows, i)
+    row = row_of(rows, i)
     weight = s[i] if s.shape[0] else 1.0
     gain = sigma * scale * weight
     a = alpha[i]
-    new, slack = dual_step(loss, _dot(X, row, w) + w[p], a, gain * (norms[i] + c2), y[i])
+    new, slack = dual_step(loss, dot(X, row, w) + w[p], a, gain * (norms[i] + c2), y[i])
     if new != a:
         alpha[i] = new
-        _add(X, row, gain * (new - a), w)
+        add(X, row, gain * (new - a), w)
         w[p] += gain * c2 * (new - a)
     return weight * slack
 
@@ -301,9 +189,9 @@ def add_up(loss, X, y, s, rows, lengths, alpha, w, first, stop, sums):
     ALONG of s x·w, and LOSS, 1 of s y."""
     b = w[w.shape[0] - 1]
     for i in range(np.uint64(first), np.uint64(stop)):
-        row = _row(rows, i)
+        row = row_of(rows, i)
         weight = s[i] if s.shape[0] else 1.0
-        z, a = float(_dot(X, row, w)), alpha[i]
+        z, a = float(dot(X, row, w)), alpha[i]
         side = 0 if a >= 0 else 1
         share = 1.0 if loss == SQUARED else a
         sums[LOSS, 0] += weight * _loss(loss, z + b, y[i])
@@ -320,11 +208,11 @@ def rebuild(X, s, rows, alpha, scale, w):
     w[:] = 0
     total = 0.0
     for i in range(alpha.shape[0]):
-        row = _row(rows, i)
+        row = row_of(rows, i)
         change = scale * (s[i] if s.shape[0] else 1.0) * alpha[i]
         total += change
         if change != 0.0:
-            _add(X, row, change, w)
+            add(X, row, change, w)
     return total
 
 
@@ -333,8 +221,8 @@ def slopes(loss, X, y, s, rows, alpha, w):
     """alpha = -φ'(z); returns the sum of -s φ*(-α)."""
     b, worth = w[w.shape[0] - 1], 0.0
     for i in range(alpha.shape[0]):
-        row = _row(rows, i)
-        z = float(_dot(X, row, w) + b)
+        row = row_of(rows, i)
+        z = float(dot(X, row, w) + b)
         if loss == SQUARED:
             alpha[i] = y[i] - z
         elif loss == LOGISTIC:
@@ -343,10 +231,3 @@ def slopes(loss, X, y, s, rows, alpha, w):
             alpha[i] = y[i] if y[i] * z < 1.0 else 0.0
         worth += (s[i] if s.shape[0] else 1.0) * _worth(loss, alpha[i], y[i])
     return worth
-
-
-@compiled
-def stretch(values, indices, factor):
-    """values *= factor, by feature"""
-    for k in range(values.shape[0]):
-        values[k] *= factor[indices[k]]

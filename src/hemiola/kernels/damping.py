@@ -9,8 +9,8 @@ other, and the end of a pass depends on its last rows. Proximal centres cure tha
     (1)  c_j^2 = min(1, τ / mean_i x_ij^2),      the largest τ for which
     (2)  φ'' sqrt(mean_{i != k} (sum_j c_j^2 x_ij x_kj)^2) <= λ n / 10
 
-where φ'' bounds the loss's curvature. All c_j are 1, and nothing changes, where (2) holds anyway, as
-in most sparse data. Cf. Shalev-Shwartz, Zhang, "Accelerated Proximal Stochastic Dual Coordinate
+where φ'' bounds the loss's curvature. All c_j are 1, and nothing changes, where (2) holds anyway,
+as in most sparse data. Cf. Shalev-Shwartz, Zhang, "Accelerated Proximal Stochastic Dual Coordinate
 Ascent", ICML 2014, and Lin, Mairal, Harchaoui, "A Universal Catalyst for First-Order Optimization",
 NIPS 2015, who put one centre around all of w; these are by feature and move after every pass.
 """
@@ -112,18 +112,18 @@ def _first(rows: Rows) -> Any:
 
 def _lengths_and_squares(rows: Rows) -> tuple[Array, Array]:
     """|x_i| (n,) and the mean of x_ij^2 (p,)."""
-    from hemiola.kernels import _dual
+    from hemiola.kernels import _access
 
     lengths, squares = np.zeros(len(rows)), np.zeros(rows.n_features)
-    _dual.lengths_and_squares(matrix(rows), lengths, squares)
+    _access.lengths_and_squares(matrix(rows), lengths, squares)
     return lengths, squares / len(rows)
 
 
 def _stretch(rows: Rows, factors: Array) -> None:
-    from hemiola.kernels import _dual
+    from hemiola.kernels import _access
 
     table = rows.table
     if isinstance(table, Dense):
         np.multiply(table.X, factors, out=table.X)
     else:
-        _dual.stretch(table.values, table.indices, factors)
+        _access.stretch(table.values, table.indices, factors)

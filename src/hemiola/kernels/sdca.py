@@ -1,7 +1,7 @@
 """Stochastic dual coordinate ascent (SDCA): the dual of a linear model, and ways up it.
 
-Shalev-Shwartz, Zhang, "Stochastic Dual Coordinate Ascent Methods for Regularized Loss Minimization",
-JMLR 2013. For samples (x_i, y_i) of weight s_i and a loss φ_i with convex conjugate φ_i*,
+Shalev-Shwartz, Zhang, "Stochastic Dual Coordinate Ascent Methods for Regularized Loss
+Minimization", JMLR 2013. For samples (x_i, y_i) of weight s_i and a loss φ_i with conjugate φ_i*,
 
     (1)  P(w, b) = (1/n) sum_i s_i φ_i(w·x_i + b) + (λ/2) |w|^2
     (2)  D(α)    = -(1/n) sum_i s_i φ_i*(-α_i) - (λ/2) |w(α)|^2      where sum_i s_i α_i = 0
@@ -136,20 +136,20 @@ class Dual:
         rows: Array | None = None, total: int | None = None, intercept: bool = True,
         lengths: Array | None = None,
     ) -> Dual:  # fmt: skip
-        from hemiola.kernels import _dual
+        from hemiola.kernels import _access
 
         s = np.empty(0, y.dtype) if s is None else s
         rows = _EVERY if rows is None else rows
         norms = np.empty(len(rows) or len(y))
-        _dual.square_norms(X, rows, norms)
+        _access.square_norms(X, rows, norms)
         lengths = np.sqrt(norms) if lengths is None else lengths
         return cls(loss, X, y, s, rows, norms, lengths, l2, total or len(norms), intercept)
 
     def measure(self) -> None:
         """|x_i|^2 anew, after the columns have changed."""
-        from hemiola.kernels import _dual
+        from hemiola.kernels import _access
 
-        _dual.square_norms(self.X, self.rows, self.norms)
+        _access.square_norms(self.X, self.rows, self.norms)
 
     @property
     def scale(self) -> float:

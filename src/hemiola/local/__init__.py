@@ -7,4 +7,12 @@ from hemiola.local.gradient import Gradient
 from hemiola.local.local_steps import LocalSteps
 from hemiola.local.portion import Portion
 
-__all__ = ["Accumulate", "AsyncElastic", "Elastic", "Gradient", "LocalSDCA", "LocalSteps", "Portion"]
+__all__ = [
+    "Accumulate",
+    "AsyncElastic",
+    "Elastic",
+    "Gradient",
+    "LocalSDCA",
+    "LocalSteps",
+    "Portion",
+]

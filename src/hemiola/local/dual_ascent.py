@@ -21,9 +21,9 @@ _SHARD = MiniBatch(None)
 
 @component
 class LocalSDCA:
-    """up = w_k (d,) = w(α_[k]), what this worker's dual variables are worth, after ``epochs`` passes
-    of dual coordinate ascent over the shard; the part ``residual`` of s·α / n, which must become 0
-    where there is an intercept; and the part ``reach`` of the mean of |x_i|^2 over l2.
+    """up = w_k (d,) = w(α_[k]), what this worker's dual variables are worth after ``epochs`` passes
+    of coordinate steps over the shard; its part ``residual`` of s·α / n, which must become 0 where
+    there is an intercept; and its part ``reach`` of the mean of |x_i|^2 over l2.
 
     down holds w = sum_k w_k and ``pace``, how far the intercept moves with the residual.
 
