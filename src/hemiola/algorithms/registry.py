@@ -26,6 +26,8 @@ from hemiola.algorithms.asgd import PAPER as ASGD
 from hemiola.algorithms.asgd import asgd
 from hemiola.algorithms.bmuf import PAPER as BMUF
 from hemiola.algorithms.bmuf import bmuf
+from hemiola.algorithms.cocoa import PAPER as COCOA
+from hemiola.algorithms.cocoa import cocoa
 from hemiola.algorithms.cyclades import PAPER as CYCLADES
 from hemiola.algorithms.cyclades import cyclades
 from hemiola.algorithms.dc_asgd import PAPER as DC_ASGD
@@ -47,6 +49,8 @@ from hemiola.algorithms.model_averaging import PAPER as AVERAGING
 from hemiola.algorithms.model_averaging import model_averaging, one_shot_averaging
 from hemiola.algorithms.sandblaster import PAPER as SANDBLASTER
 from hemiola.algorithms.sandblaster import sandblaster
+from hemiola.algorithms.sdca import PAPER as SDCA
+from hemiola.algorithms.sdca import sdca
 from hemiola.algorithms.ssgd import PAPER as SSGD
 from hemiola.algorithms.ssgd import ssgd
 from hemiola.algorithms.ssp import PAPER as SSP
@@ -106,6 +110,7 @@ _ALL = (
     Recipe("dc-asgd", dc_asgd, DC_ASGD),
     Recipe("downpour", downpour, DOWNPOUR),
     Recipe("sandblaster", sandblaster, SANDBLASTER),
+    Recipe("cocoa", cocoa, COCOA),
     Recipe("hybrid", hybrid, HYBRID),
 )
 RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in _ALL}
@@ -114,6 +119,7 @@ RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in _ALL}
 _SHARED = (
     Recipe("hogwild", hogwild, HOGWILD),
     Recipe("tiered", tiered, TIERED),
+    Recipe("sdca", sdca, SDCA),
     Recipe("cyclades", cyclades, CYCLADES),
     Recipe("stratified", stratified, STRATIFIED),
 )
