@@ -30,10 +30,10 @@ def passes(job: Job, resume: State | None) -> Iterator[Event]:
         clock.set(saved["clock"])
 
     def snapshot() -> dict[str, Any]:
-        return copy_state(
-            {"step": step, "clock": clock.now(), "solver": state, "ledger": vars(ledger)}
-        )
+        counts = {"step": step, "clock": clock.now(), "ledger": vars(ledger)}
+        return copy_state({**counts, "solver": state, "server": server})
 
+    server: dict[str, Any] = {}
     while True:
         stopped = solver.epoch(plan, state, step)
         step += 1
