@@ -57,7 +57,8 @@ def plain(data, w, rule, order, t=0, iterates=None):
         rate = rule.rate / (1 + rule.rate * rule.l2 * (t + 1)) if rule.inverse else rule.rate
         W[:-1] = (1 - rate * rule.l2) * W[:-1] - rate * np.outer(x, r)
         W[:-1] = np.sign(W[:-1]) * np.maximum(np.abs(W[:-1]) - rate * rule.l1, 0)
-        W[-1] -= rule.intercept * rate * r
+        if rule.intercept:
+            W[-1] -= min(rate, max(rule.intercept * rate, 20 / (t + 1))) * r
         t += 1
         if iterates is not None:
             iterates.append(W.copy().ravel())
@@ -88,7 +89,7 @@ def passes(data, rule, number=2, mean=None):
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_pass_is_sgd(make, loss, csr, weighted):
     data = make(loss, csr, weighted)
-    for rule in (Rule(loss, 0.1, 0.05), Rule(loss, 0.1, 0.05, False, 0.3), Rule(loss, 0.1)):
+    for rule in (Rule(loss, 0.1, 0.05), Rule(loss, 0.3, 0.05, False, 0.3), Rule(loss, 0.1)):
         _, w, expected, _ = passes(data, rule)
         np.testing.assert_allclose(w, expected, rtol=1e-12, atol=1e-12)
 

@@ -68,8 +68,8 @@ _ROUNDING = 1e-9  # of a coordinate: differences below are not lost updates
 @component
 class Hogwild:
     """The solver. ``lr`` is γ of the first pass, estimated if None; ``beta`` its decay a pass. The
-    intercept's step is ``intercept_step`` times that of the weights; None: 1, but on sparse rows
-    0.01, since the intercept is in every row.
+    intercept's step falls to ``intercept_step`` times that of the weights; None: 1, but on sparse
+    rows 0.01, since the intercept is in every row.
 
     ``count_lost`` finds out how much the races lose, at twice the time of a pass: the state's
     ``"lost"`` is the L1 norm of what the last pass lost over that of what it meant to change.
@@ -142,7 +142,7 @@ def _race(plan: Passes, w: Array, rule: Rule, epoch: int, count: bool) -> list[A
     rows = plan.rows
     size = rule.block_size(rows, plan.threads)
     parts = np.array_split(rows.blocks(plan.seed, epoch, size), plan.threads)
-    keep, pace = kept(plan, rule), rule.pace(l2=0.0)
+    keep, pace = kept(plan, rule), rule.pace(float(epoch * len(rows)), l2=0.0)
 
     def part(k: int) -> Array:
         told = np.zeros((rows.n_features + 1 if count else 0, rows.outputs))

@@ -52,8 +52,8 @@ def rate_of(lr: float | None, name: str) -> float:
 
 
 def step_of_intercept(plan: Passes, given: float | None) -> float:
-    """The intercept's step over that of the weights. Where rows are sparse it is in many more rows
-    than any weight, and a full step would make it noisy; scikit-learn takes 0.01 there, too."""
+    """The intercept's least step over that of the weights. Where rows are sparse it is in many more
+    rows than a weight, and a full step would make it noisy; scikit-learn takes 0.01 there, too."""
     if not plan.objective.intercept:
         return 0.0
     return given or (_SPARSE_INTERCEPT if plan.rows.is_sparse else 1.0)

@@ -140,8 +140,8 @@ class Tiered:
     ``decay``        ``inverse``: η / (1 + η λ t), λ the L2 penalty; or ``constant``;
     ``merge_every``     rows between merges of the first tier: 256, of dense data 64, if None; the
                         other tiers 16 and 256 times as many;
-    ``intercept_step``  the intercept's step over that of the weights; None: 1, but on sparse rows
-                        0.01, since the intercept is in every row;
+    ``intercept_step``  what the intercept's step falls to, over that of the weights; None: 1, but
+                        on sparse rows 0.01, since the intercept is in every row;
     ``l1``              an L1 penalty by lazy truncation, on one thread; the loss that is shown
                         does not hold it;
     ``average``         give the mean of all iterates, on one thread.

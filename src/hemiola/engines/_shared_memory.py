@@ -30,12 +30,10 @@ def passes(job: Job, resume: State | None) -> Iterator[Event]:
         clock.set(saved["clock"])
 
     def snapshot() -> dict[str, Any]:
-        server = {"w": solver.model(plan, state)}
-        return copy_state(
-            {"step": step, "clock": clock.now(), "solver": state, "server": server,
-             "ledger": vars(ledger)}
-        )  # fmt: skip
+        counts = {"step": step, "clock": clock.now(), "ledger": vars(ledger)}
+        return copy_state({**counts, "solver": state, "server": server})
 
+    server: dict[str, Any] = {}
     while True:
         stopped = solver.epoch(plan, state, step)
         step += 1

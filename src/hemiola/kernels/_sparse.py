@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from hemiola.kernels._compile import compiled, prefetch
-from hemiola.kernels._steps import SOFTMAX, scale_at, shrinkage, slope, slopes, step_at
+from hemiola.kernels._steps import (
+    SOFTMAX,
+    intercept_step,
+    scale_at,
+    shrinkage,
+    slope,
+    slopes,
+    step_at,
+)
 
 _AHEAD = 4  # rows
 _ONE = np.uint64(1)
@@ -75,7 +83,7 @@ def _one_output(table, loss, first, last, v, pace, t, keep, told, far):
                 v[indices[k]] -= a * values[k]
         if pace.bias != 0.0 and r != 0.0:
             before = v[p]
-            after = before - v.dtype.type(pace.bias * rate * r)
+            after = before - v.dtype.type(intercept_step(pace, t, rate) * r)
             v[p] = after
             if told.shape[0]:
                 told[p] += np.float64(after) - np.float64(before)
@@ -108,7 +116,7 @@ def _outputs(table, loss, first, last, V, pace, t, keep, told):
         if pace.bias != 0.0:
             for c in range(z.shape[0]):
                 before = V[p, c]
-                after = before - V.dtype.type(pace.bias * rate * z[c])
+                after = before - V.dtype.type(intercept_step(pace, t, rate) * z[c])
                 V[p, c] = after
                 if told.shape[0]:
                     told[p, c] += np.float64(after) - np.float64(before)

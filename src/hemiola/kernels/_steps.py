@@ -15,6 +15,9 @@ LOGISTIC, SQUARED, HINGE, SOFTMAX = 0, 1, 2, 3
 CODES = {"logistic": LOGISTIC, "squared": SQUARED, "hinge": HINGE, "softmax": SOFTMAX}
 
 
+BEND = 20.0
+"""One over the least curvature that is expected of a loss in the intercept."""
+
 _POWERS = np.exp2(np.arange(-126, 128)).astype(np.float32)
 _LOG2E, _LN2_HIGH, _LN2_LOW = (
     np.float32(1.442695),
@@ -31,7 +34,8 @@ class Pace(NamedTuple):
     ``l2``       λ, the part of it that is done by scaling;
     ``inverse``  η_t = η / (1 + η λ (t + 1)), else η_t = η;
     ``stride``   how far t goes with each row: one step for every thread;
-    ``bias``     the step of the intercept over that of the weights; 0: it stands still.
+    ``bias``     the least step of the intercept over that of the weights; 0: it stands still;
+    ``since``    steps before t = 0.
     """
 
     rate: float
@@ -39,6 +43,7 @@ class Pace(NamedTuple):
     inverse: bool
     stride: float
     bias: float
+    since: float
 
 
 @compiled
@@ -90,6 +95,12 @@ def _exponential(x):
         return (low + (r * r) * (high + (r * r) * top)) * _POWERS[k + 126]
 
     return inline
+
+
+@compiled
+def intercept_step(pace, t, rate):
+    """The intercept's step: ``rate`` at first, falling as 1/t, but not below its share of it."""
+    return min(rate, max(pace.bias * rate, BEND / (pace.since + t + 1.0)))
 
 
 @compiled

@@ -15,7 +15,7 @@ from numba.extending import overload
 
 from hemiola.kernels import _dense, _sparse
 from hemiola.kernels._compile import FAST, compiled
-from hemiola.kernels._steps import scale_at, shrinkage, slopes, step_at, truncated
+from hemiola.kernels._steps import intercept_step, scale_at, shrinkage, slopes, step_at, truncated
 from hemiola.kernels.rows import Sparse
 
 
@@ -110,7 +110,7 @@ def traced_pass(table, loss, blocks, size, n, V, pace, l1, debt, m, sums):
             change_row(table, i, V, z, gain, m, total)
             for c in range(z.shape[0]):
                 if pace.bias != 0.0:
-                    V[p, c] -= V.dtype.type(pace.bias * rate * z[c])
+                    V[p, c] -= V.dtype.type(intercept_step(pace, t, rate) * z[c])
                 if m.shape[0]:
                     m[p, c] += V[p, c]
             u += gain * l1

@@ -46,7 +46,8 @@ _STRETCH = 30.0  # σ may fall to exp(-30) before v is scaled anew
 @dataclass(frozen=True)
 class Rule:
     """How a pass steps: (1) and (2). ``inverse`` chooses the first of (2); ``l1`` is that of (3);
-    the step of the intercept is ``intercept`` times that of the weights, 0 where there is none.
+    the step of the intercept is that of the weights or 20 / (t + 1), if less, but not less than
+    ``intercept`` times that of the weights; with 0 there is none.
 
     >>> Rule("logistic", 0.5, 0.1).rate_at(20)
     0.25
@@ -76,7 +77,7 @@ class Rule:
 
         l2 = self.l2 if l2 is None else l2
         bias = float(self.intercept)
-        return Pace(self.rate_at(t), float(l2), self.inverse, float(stride), bias)
+        return Pace(self.rate_at(t), float(l2), self.inverse, float(stride), bias, float(t))
 
     @property
     def code(self) -> int:
