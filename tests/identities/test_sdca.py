@@ -284,6 +284,17 @@ def test_a_resumed_run_is_the_whole_run(two_classes, tmp_path):
     assert resumed.model.sha256 == whole.model.sha256
 
 
+def test_a_run_whose_features_were_let_loose_resumes(tmp_path):
+    data, objective = make_dataset([[2.0], [1.0]], [1, 0]), LinearObjective("hinge", 0.1)
+    options = {"engine": "threads", "workers": 1, "eval_every": 10}
+    assert solved(data, objective, epochs=100, gap=None)[2]["level"] > 0
+    place = {"checkpoint": tmp_path, **options}
+    fit(sdca(None), objective, data, rounds=100, **place)
+    resumed = fit(sdca(None), objective, data, rounds=150, resume=True, **place)
+    whole = fit(sdca(None), objective, data, rounds=150, **options)
+    np.testing.assert_allclose(resumed.weights, whole.weights, rtol=1e-9)
+
+
 # Edges and refusals
 
 

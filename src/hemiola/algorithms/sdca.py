@@ -26,7 +26,6 @@ high, and used in the next one; it falls by half the way. The first pass has the
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -37,7 +36,7 @@ from hemiola.component import component
 from hemiola.job import Work
 from hemiola.kernels.damping import damped, loosened, matrix
 from hemiola.kernels.rows import Rows
-from hemiola.kernels.sdca import START, Dual, Values, check, recentred
+from hemiola.kernels.sdca import START, Dual, Share, Values, check, recentred
 from hemiola.team import Team
 from hemiola.types import Array
 
@@ -57,7 +56,7 @@ _GUESS = 0.1  # the gap after a first pass, over the slack that was met during i
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """Data laid out, their dual, and room for the threads' replicas (T, p + 1) each.
+    """Data laid out, their dual, and room for the threads' sums (T, p + 1) each.
 
     ``factors`` (p,) are c_j, all 1 where nothing is damped. They double, up to 1, with ``level``.
     """
@@ -69,7 +68,6 @@ class Plan:
     seed: int
     block: int
     most: float
-    replicas: Array
     sums: Array
     seen: Array
     level: list[int] = field(default_factory=lambda: [0])
@@ -110,8 +108,8 @@ class DualAscent:
         block = rows.block_size(BLOCK)
         team = Team(min(work.threads, -(-len(rows) // block)))
         most = float(dual.norms.mean()) or 1.0
-        a, b, c = (np.zeros((team.size, rows.n_features + 1), rows.dtype) for _ in range(3))
-        return Plan(rows, dual, factors, team, work.seed, block, most, a, b, c)
+        sums, seen = (np.zeros((team.size, rows.n_features + 1), rows.dtype) for _ in range(2))
+        return Plan(rows, dual, factors, team, work.seed, block, most, sums, seen)
 
     def init(self, plan: Plan, w0: Array) -> dict[str, Any]:
         w = plan.rows.inside(w0)
@@ -235,15 +233,21 @@ def _alone(plan: Plan, state: dict[str, Any], blocks: Array) -> float:
 def _together(plan: Plan, state: dict[str, Any], blocks: Array) -> float:
     """Every thread takes its share of the blocks; then the replicas are joined."""
     plan.sums[:] = 0
-    plan.seen[:] = 0
-    tiers, periods = _tiers(plan)
-    threads = plan.threads
-    work = partial(
-        plan.dual.ascend_tiered, state["alpha"], state["w"], size=plan.block, c2=plan.c2(state),
-        sigma=state["sigma"], replicas=plan.replicas, sums=plan.sums, seen=plan.seen, tiers=tiers,
-        periods=periods,
-    )  # fmt: skip
-    found = plan.team.run(lambda k: work(me=k, blocks=np.array_split(blocks, threads)[k]))
+    (tiers, periods), c2, sigma, threads = (
+        _tiers(plan),
+        plan.c2(state),
+        state["sigma"],
+        plan.threads,
+    )
+    parts = np.array_split(blocks, threads)
+
+    def work(me: int) -> tuple[float, Array]:
+        share = Share(state["w"], plan.sums, plan.seen, me, tiers, periods, np.zeros(2))
+        w = share.replica()
+        met = plan.dual.ascend(state["alpha"], w, parts[me], plan.block, c2, sigma, share)
+        return met, share.cross
+
+    found = plan.team.run(work)
     state["w"] += plan.sums.sum(axis=0)
     crossed, own = (sum(cross[i] for _, cross in found) for i in (0, 1))
     needed = 1 + 2 * crossed / own if own > 0 else 1.0

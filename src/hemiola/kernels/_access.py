@@ -1,6 +1,9 @@
-"""Compiled access to rows: of a dense matrix, or of (row pointers, feature numbers, values).
+"""Compiled passes over the rows of a matrix, sparse or dense.
 
-The compiler chooses by the type of ``X``.
+A matrix is three arrays: row pointers, feature numbers and values. A dense one has no pointers, no
+numbers, and its rows one after another. ``rows`` are the rows of interest, nothing: all. Loops over
+a row are written out wherever they are needed: arrays that are handed on to functions have their
+references counted, which would cost more than the row.
 """
 
 from __future__ import annotations
@@ -8,122 +11,74 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import types
-from numba.extending import overload
 
-from hemiola.kernels._compile import FAST, compiled
+from hemiola.kernels._compile import compiled
 
 _ONE = np.uint64(1)
 
 
-def dot(X, i, w):
-    """x_i · w"""
-    raise NotImplementedError
+@compiled
+def scores(indptr, indices, values, rows, w, first, z):
+    """z[i] = x_i · w, from entry ``first`` on; w is longer than x_i by one."""
+    p = np.uint64(w.shape[0] - 1)
+    for i in range(np.uint64(z.shape[0])):
+        row = np.uint64(rows[i + first]) if rows.shape[0] else i + np.uint64(first)
+        total = w.dtype.type(0)
+        if indptr.shape[0]:
+            for k in range(indptr[row], indptr[row + _ONE]):
+                total += values[k] * w[indices[k]]
+        else:
+            start = row * p
+            for j in range(p):
+                total += values[start + j] * w[j]
+        z[i] = total
 
 
-def add(X, i, a, w):
-    """w += a x_i"""
-    raise NotImplementedError
+@compiled
+def weighted_sum(indptr, indices, values, rows, weights, w):
+    """w = sum_i weights[i] x_i; w is longer than x_i by one."""
+    p = np.uint64(w.shape[0] - 1)
+    w[:] = 0
+    for i in range(np.uint64(weights.shape[0])):
+        row = np.uint64(rows[i]) if rows.shape[0] else i
+        a = weights[i]
+        if a == 0.0:
+            continue
+        if indptr.shape[0]:
+            for k in range(indptr[row], indptr[row + _ONE]):
+                w[indices[k]] += a * values[k]
+        else:
+            start = row * p
+            for j in range(p):
+                w[j] += a * values[start + j]
 
 
-def square(X, i):
-    """|x_i|^2"""
-    raise NotImplementedError
-
-
-@overload(dot, jit_options={"fastmath": FAST})
-def _dot_of(X, i, w):
-    def sparse(X, i, w):
-        indptr, indices, values = X
-        z = w.dtype.type(0)
-        for k in range(indptr[i], indptr[i + _ONE]):
-            z += values[k] * w[indices[k]]
-        return z
-
-    def dense(X, i, w):
-        x = X[i]
-        z = w.dtype.type(0)
-        for j in range(x.shape[0]):
-            z += x[j] * w[j]
-        return z
-
-    return sparse if isinstance(X, types.BaseTuple) else dense
-
-
-@overload(add, jit_options={"fastmath": FAST})
-def _add_of(X, i, a, w):
-    def sparse(X, i, a, w):
-        indptr, indices, values = X
-        a = w.dtype.type(a)
-        for k in range(indptr[i], indptr[i + _ONE]):
-            w[indices[k]] += a * values[k]
-
-    def dense(X, i, a, w):
-        x = X[i]
-        a = w.dtype.type(a)
-        for j in range(x.shape[0]):
-            w[j] += a * x[j]
-
-    return sparse if isinstance(X, types.BaseTuple) else dense
-
-
-@overload(square, jit_options={"fastmath": FAST})
-def _square_of(X, i):
-    def sparse(X, i):
-        indptr, _, values = X
+@compiled
+def square_norms(indptr, indices, values, rows, p, norms):
+    """norms[i] = |x_i|^2, of rows of p features."""
+    for i in range(np.uint64(norms.shape[0])):
+        row = np.uint64(rows[i]) if rows.shape[0] else i
+        start = indptr[row] if indptr.shape[0] else row * np.uint64(p)
+        end = indptr[row + _ONE] if indptr.shape[0] else start + np.uint64(p)
         total = 0.0
-        for k in range(indptr[i], indptr[i + _ONE]):
+        for k in range(start, end):
             total += values[k] * values[k]
-        return total
-
-    def dense(X, i):
-        x = X[i]
-        total = 0.0
-        for j in range(x.shape[0]):
-            total += x[j] * x[j]
-        return total
-
-    return sparse if isinstance(X, types.BaseTuple) else dense
-
-
-def add_squares(X, i, squares):
-    """squares += x_i^2, by feature"""
-    raise NotImplementedError
-
-
-@overload(add_squares)
-def _add_squares_of(X, i, squares):
-    def sparse(X, i, squares):
-        indptr, indices, values = X
-        for k in range(indptr[i], indptr[i + _ONE]):
-            squares[indices[k]] += values[k] * values[k]
-
-    def dense(X, i, squares):
-        x = X[i]
-        for j in range(x.shape[0]):
-            squares[j] += x[j] * x[j]
-
-    return sparse if isinstance(X, types.BaseTuple) else dense
+        norms[i] = total
 
 
 @compiled
-def row_of(rows, i):
-    return np.uint64(rows[i]) if rows.shape[0] else np.uint64(i)
-
-
-@compiled
-def square_norms(X, rows, norms):
-    """norms[i] = |x_i|^2"""
-    for i in range(norms.shape[0]):
-        norms[i] = square(X, row_of(rows, i))
-
-
-@compiled
-def lengths_and_squares(X, lengths, squares):
+def lengths_and_squares(indptr, indices, values, lengths, squares):
     """lengths[i] = |x_i|; squares[j] += x_ij^2 over all rows."""
+    p = np.uint64(squares.shape[0])
     for i in range(np.uint64(lengths.shape[0])):
-        lengths[i] = math.sqrt(square(X, i))
-        add_squares(X, i, squares)
+        start = indptr[i] if indptr.shape[0] else i * p
+        end = indptr[i + _ONE] if indptr.shape[0] else start + p
+        total = 0.0
+        for k in range(start, end):
+            square = values[k] * values[k]
+            total += square
+            squares[indices[k] if indptr.shape[0] else k - start] += square
+        lengths[i] = math.sqrt(total)
 
 
 @compiled

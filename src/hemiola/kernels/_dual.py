@@ -1,10 +1,10 @@
 """Compiled steps of dual coordinate ascent, passes over rows, and the sums behind a duality gap.
 
-The equations and the symbols are those of :mod:`hemiola.kernels.sdca`. ``X`` is a dense matrix or a
-triple (row pointers, feature numbers, values); ``y`` holds -1 and 1, or real targets; ``s`` sample
-weights, or nothing when all count alike. ``w`` (p + 1,) ends with the intercept. Entry i of
-all arrays but ``w`` belongs to row i of X, or to row ``rows[i]`` where there are such. A block b
-of ``size`` holds the entries from b size on.
+The equations and the symbols are those of :mod:`hemiola.kernels.sdca`, a matrix is that of
+:mod:`hemiola.kernels._access`. ``y`` holds -1 and 1, or real targets; ``s`` sample weights, or
+nothing when all count alike. ``w`` (p + 1,) ends with the intercept. Entry i of ``y``, ``s``,
+``norms`` and ``alpha`` belongs to row i of the matrix, or to row ``rows[i]`` where there are such.
+A block b of ``size`` holds the entries from b size on.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import math
 
 import numpy as np
 
-from hemiola.kernels._access import add, dot, row_of
 from hemiola.kernels._compile import compiled
 
 LOGISTIC, SQUARED, HINGE = 0, 1, 2
@@ -21,6 +20,7 @@ LOSS, TOTAL, VALUE, ALONG, REACH = 0, 1, 2, 3, 4
 
 _CLOSE = 1e-2
 _NEWTON = 60
+_ONE = np.uint64(1)
 
 
 @compiled
@@ -45,7 +45,7 @@ def _logistic_root(m, u, t, q):
             low = r
         step = f / (1.0 + q * u * (1.0 - u))
         if abs(step) < _CLOSE:
-            return _sigmoid(step - r)
+            return u + u * (1.0 - u) * step
         r -= step
         if r <= low or r >= high:
             r = 0.5 * (low + high)
@@ -72,36 +72,6 @@ def dual_step(loss, z, a, q, y):
     if q == 0.0:
         return (y if rest > 0 else 0.0 * y), slack
     return y * min(1.0, max(0.0, t + rest / q)), slack
-
-
-@compiled
-def _visit(loss, X, y, s, rows, norms, alpha, w, i, scale, c2, sigma):
-    """One step; returns s_i times the slack."""
-    p = np.uint64(w.shape[0] - 1)
-    row = row_of(rows, i)
-    weight = s[i] if s.shape[0] else 1.0
-    gain = sigma * scale * weight
-    a = alpha[i]
-    new, slack = dual_step(loss, dot(X, row, w) + w[p], a, gain * (norms[i] + c2), y[i])
-    if new != a:
-        alpha[i] = new
-        add(X, row, gain * (new - a), w)
-        w[p] += gain * c2 * (new - a)
-    return weight * slack
-
-
-@compiled
-def ascend(loss, X, y, s, rows, norms, alpha, w, blocks, size, scale, c2, sigma):
-    """Visit blocks in turn; w moves by σ times what the change of α is worth.
-
-    Returns the sum of the slacks met on the way.
-    """
-    n, met = np.uint64(alpha.shape[0]), 0.0
-    for k in range(blocks.shape[0]):
-        first = np.uint64(blocks[k]) * np.uint64(size)
-        for i in range(first, min(first + np.uint64(size), n)):
-            met += _visit(loss, X, y, s, rows, norms, alpha, w, i, scale, c2, sigma)
-    return met
 
 
 @compiled
@@ -133,25 +103,48 @@ def _merge_tier(tier, tiers, me, w, start, sums, seen, sigma, c2, cross):
 
 
 @compiled
-def ascend_tiered(
-    loss, X, y, s, rows, norms, alpha, start, replicas, sums, seen, me, tiers, periods,
-    blocks, size, scale, c2, sigma, cross,
+def ascend(
+    loss, indptr, indices, values, y, s, rows, norms, alpha, w, blocks, size, scale, c2, sigma,
+    start, sums, seen, me, tiers, periods, cross,
 ):  # fmt: skip
-    """The same on a replica of w, one of several threads; tier k is merged every periods[k] blocks.
+    """Visit blocks in turn; w moves by σ times what the change of α is worth.
 
-    Features in [tiers[k], tiers[k + 1]) are a tier. All ends with a merge.
+    Of several threads this is number ``me``, and w its replica of ``start``, what all had at first,
+    and all ``sums`` of changes. Features in [tiers[k], tiers[k + 1]) are merged every periods[k]
+    blocks and at the end; without periods w is nobody else's. Returns the sum of slacks met.
     """
-    n, met, w = np.uint64(alpha.shape[0]), 0.0, replicas[me]
-    for j in range(w.shape[0]):
-        for k in range(sums.shape[0]):
-            seen[me, j] += sums[k, j]
-        w[j] = start[j] + seen[me, j]
-    for k in range(blocks.shape[0]):
-        first = np.uint64(blocks[k]) * np.uint64(size)
+    n, p, met = np.uint64(alpha.shape[0]), np.uint64(w.shape[0] - 1), 0.0
+    for b in range(blocks.shape[0]):
+        first = np.uint64(blocks[b]) * np.uint64(size)
         for i in range(first, min(first + np.uint64(size), n)):
-            met += _visit(loss, X, y, s, rows, norms, alpha, w, i, scale, c2, sigma)
+            row = np.uint64(rows[i]) if rows.shape[0] else i
+            low = indptr[row] if indptr.shape[0] else row * p
+            high = indptr[row + _ONE] if indptr.shape[0] else low + p
+            z = w.dtype.type(0)
+            if indptr.shape[0]:
+                for k in range(low, high):
+                    z += values[k] * w[indices[k]]
+            else:
+                for j in range(p):
+                    z += values[low + j] * w[j]
+            weight = s[i] if s.shape[0] else 1.0
+            gain = sigma * scale * weight
+            a = alpha[i]
+            new, slack = dual_step(loss, z + w[p], a, gain * (norms[i] + c2), y[i])
+            met += weight * slack
+            if new == a:
+                continue
+            alpha[i] = new
+            move = w.dtype.type(gain * (new - a))
+            if indptr.shape[0]:
+                for k in range(low, high):
+                    w[indices[k]] += move * values[k]
+            else:
+                for j in range(p):
+                    w[j] += move * values[low + j]
+            w[p] += gain * c2 * (new - a)
         for tier in range(periods.shape[0]):
-            if (k + 1) % periods[tier] == 0:
+            if (b + 1) % periods[tier] == 0:
                 _merge_tier(tier, tiers, me, w, start, sums, seen, sigma, c2, cross)
     for tier in range(periods.shape[0]):
         _merge_tier(tier, tiers, me, w, start, sums, seen, sigma, c2, cross)
@@ -183,51 +176,34 @@ def _loss(loss, z, y):
 
 
 @compiled
-def add_up(loss, X, y, s, rows, lengths, alpha, w, first, stop, sums):
-    """sums (5, 2) += over these rows: LOSS of s φ(z); and, apart for α >= 0 and α < 0, TOTAL of
-    s α, VALUE of -s φ*(-α), ALONG of s α x·w, REACH of s |α| |x|. Squared loss: REACH of s |x|,
-    ALONG of s x·w, and LOSS, 1 of s y."""
-    b = w[w.shape[0] - 1]
-    for i in range(np.uint64(first), np.uint64(stop)):
-        row = row_of(rows, i)
+def add_up(loss, z, y, s, lengths, alpha, b, first, sums):
+    """sums (5, 2) += over entries from ``first`` on, whose x·w are z: LOSS of s φ(z + b), and of
+    s y; and, apart for α >= 0 and α < 0, TOTAL of s α, VALUE of -s φ*(-α), ALONG of s α z, REACH of
+    s |α| |x|. Squared loss: ALONG of s z, REACH of s |x|."""
+    for k in range(z.shape[0]):
+        i = k + first
         weight = s[i] if s.shape[0] else 1.0
-        z, a = float(dot(X, row, w)), alpha[i]
+        a = alpha[i]
         side = 0 if a >= 0 else 1
         share = 1.0 if loss == SQUARED else a
-        sums[LOSS, 0] += weight * _loss(loss, z + b, y[i])
+        sums[LOSS, 0] += weight * _loss(loss, z[k] + b, y[i])
         sums[LOSS, 1] += weight * y[i]
         sums[TOTAL, side] += weight * a
         sums[VALUE, side] += weight * _worth(loss, a, y[i])
-        sums[ALONG, side] += weight * share * z
+        sums[ALONG, side] += weight * share * z[k]
         sums[REACH, side] += weight * abs(share) * lengths[i]
 
 
 @compiled
-def rebuild(X, s, rows, alpha, scale, w):
-    """w = scale sum_i s_i α_i x_i for the features; returns sum_i s_i α_i times scale."""
-    w[:] = 0
-    total = 0.0
-    for i in range(alpha.shape[0]):
-        row = row_of(rows, i)
-        change = scale * (s[i] if s.shape[0] else 1.0) * alpha[i]
-        total += change
-        if change != 0.0:
-            add(X, row, change, w)
-    return total
-
-
-@compiled
-def slopes(loss, X, y, s, rows, alpha, w):
+def slopes(loss, z, y, s, alpha):
     """alpha = -φ'(z); returns the sum of -s φ*(-α)."""
-    b, worth = w[w.shape[0] - 1], 0.0
+    worth = 0.0
     for i in range(alpha.shape[0]):
-        row = row_of(rows, i)
-        z = float(dot(X, row, w) + b)
         if loss == SQUARED:
-            alpha[i] = y[i] - z
+            alpha[i] = y[i] - z[i]
         elif loss == LOGISTIC:
-            alpha[i] = y[i] * _sigmoid(-y[i] * z)
+            alpha[i] = y[i] * _sigmoid(-y[i] * z[i])
         else:
-            alpha[i] = y[i] if y[i] * z < 1.0 else 0.0
+            alpha[i] = y[i] if y[i] * z[i] < 1.0 else 0.0
         worth += (s[i] if s.shape[0] else 1.0) * _worth(loss, alpha[i], y[i])
     return worth

@@ -23,12 +23,13 @@ import numpy as np
 from scipy import sparse
 
 from hemiola.kernels.rows import Dense, Rows
+from hemiola.kernels.sdca import flat
 from hemiola.types import Array
 
-SAMPLE = 256
+SAMPLE = 128
 """Rows that the mean in (2) is taken over."""
 
-_HALVINGS = 20
+_STEPS, _ENOUGH = 20, 1.05
 _TIGHT = 10.0
 
 
@@ -43,17 +44,14 @@ def squared_factors(sample: Any, squares: Array, most: float) -> Array:
     >>> squared_factors(X, np.array([1.0, 0.5, 0.5]), most=0.1).round(3)
     array([0.1, 0.2, 0.2])
     """
-    ones = np.ones(len(squares))
-    if len(ones) == 0 or _common(sample, ones) <= most:
-        return ones
-    low, high = -60.0, float(np.log2(squares.max()))
-    for _ in range(_HALVINGS):
-        middle = 0.5 * (low + high)
-        if _common(sample, _factors(squares, 2.0**middle)) > most:
-            high = middle
-        else:
-            low = middle
-    return _factors(squares, 2.0**low)
+    factors, tau = np.ones(len(squares)), float(squares.max(initial=0.0))
+    for _ in range(_STEPS):
+        common = _common(sample, factors)
+        if common <= _ENOUGH * most:
+            break
+        tau *= most / common  # less than this is never needed, as what is common is concave in τ
+        factors = _factors(squares, tau)
+    return factors
 
 
 def _factors(squares: Array, tau: float) -> Array:
@@ -88,7 +86,7 @@ def damped(rows: Rows, curvature: float, strength: float, wanted: bool) -> tuple
 
 
 def matrix(rows: Rows) -> Any:
-    """X as the kernels of dual ascent take it."""
+    """X: dense, or its three arrays."""
     return rows.table.X if isinstance(rows.table, Dense) else tuple(rows.table[:3])
 
 
@@ -115,7 +113,8 @@ def _lengths_and_squares(rows: Rows) -> tuple[Array, Array]:
     from hemiola.kernels import _access
 
     lengths, squares = np.zeros(len(rows)), np.zeros(rows.n_features)
-    _access.lengths_and_squares(matrix(rows), lengths, squares)
+    X = matrix(rows)
+    _access.lengths_and_squares(*(X if rows.is_sparse else flat(X)), lengths, squares)
     return lengths, squares / len(rows)
 
 

@@ -87,6 +87,11 @@ def check(objective: Any, name: str) -> None:
         raise OptionError(f"{name} needs an L2 penalty: w is a mean of rows over l2, which is 0.")
 
 
+def flat(X: Array) -> tuple[Array, Array, Array]:
+    """A dense matrix as kernels take it: no row pointers, no feature numbers, all values."""
+    return np.empty(0, np.uint64), np.empty(0, np.uint32), X.reshape(-1)
+
+
 class Values(NamedTuple):
     """P(w, b), a lower bound of its minimum, and s·α / n, which is 0 at the optimum."""
 
@@ -99,11 +104,40 @@ class Values(NamedTuple):
         return self.primal - self.dual
 
 
+class Share(NamedTuple):
+    """One of several threads' share of w (p + 1,), and what it has learnt from the merges.
+
+    ``start`` (p + 1,) is what all began with, ``sums`` (T, p + 1) what each has added, ``seen``
+    what this one has seen of the others. Features in [tiers[k], tiers[k + 1]) are merged every
+    ``periods[k]`` blocks. ``cross`` (2,): sums of own times others' changes, and of own squared.
+    """
+
+    start: Array
+    sums: Array
+    seen: Array
+    me: int
+    tiers: Array
+    periods: Array
+    cross: Array
+
+    def replica(self) -> Array:
+        """w as it is now."""
+        self.seen[self.me] = self.sums.sum(axis=0)
+        return np.asarray(self.start + self.seen[self.me])
+
+
+def alone(w: Array) -> Share:
+    """For a thread that shares w with none."""
+    none, empty = np.empty((0, 0), w.dtype), np.empty(0, np.int64)
+    return Share(w, none, none, 0, empty, empty, np.empty(0))
+
+
 @dataclass(frozen=True, eq=False)
 class Dual:
     """A linear model's dual on rows of a data set.
 
-    ``X``      a dense matrix, or a triple (row pointers, feature numbers, values);
+    ``X``      (row pointers, feature numbers, values); a dense matrix has values only;
+    ``width``  columns of a dense matrix;
     ``y``      -1 and 1, or real targets; ``s``  sample weights, or nothing;
     ``rows``   the row of X for each entry of the others; nothing: row i for entry i;
     ``lengths``  |x_i| of the features as they were, if columns are c_j x_j;
@@ -120,7 +154,8 @@ class Dual:
     """
 
     loss: str
-    X: Any
+    X: tuple[Array, Array, Array]
+    width: int
     y: Array
     s: Array
     rows: Array
@@ -138,18 +173,21 @@ class Dual:
     ) -> Dual:  # fmt: skip
         from hemiola.kernels import _access
 
+        """``X`` is a dense matrix or a triple."""
+        width = 0 if isinstance(X, tuple) else X.shape[1]
+        X = X if isinstance(X, tuple) else flat(X)
         s = np.empty(0, y.dtype) if s is None else s
         rows = _EVERY if rows is None else rows
         norms = np.empty(len(rows) or len(y))
-        _access.square_norms(X, rows, norms)
+        _access.square_norms(*X, rows, width, norms)
         lengths = np.sqrt(norms) if lengths is None else lengths
-        return cls(loss, X, y, s, rows, norms, lengths, l2, total or len(norms), intercept)
+        return cls(loss, X, width, y, s, rows, norms, lengths, l2, total or len(norms), intercept)
 
     def measure(self) -> None:
         """|x_i|^2 anew, after the columns have changed."""
         from hemiola.kernels import _access
 
-        _access.square_norms(self.X, self.rows, self.norms)
+        _access.square_norms(*self.X, self.rows, self.width, self.norms)
 
     @property
     def scale(self) -> float:
@@ -160,44 +198,28 @@ class Dual:
         return LOSSES.index(self.loss)
 
     def ascend(
-        self, alpha: Array, w: Array, blocks: Array, size: int, c2: float, sigma: float = 1.0
-    ) -> float:
+        self, alpha: Array, w: Array, blocks: Array, size: int, c2: float, sigma: float = 1.0,
+        share: Share | None = None,
+    ) -> float:  # fmt: skip
         """Visit the blocks in turn, changing α and w. Returns the mean slack met on the way, about
         the gap as it was during the pass."""
         from hemiola.kernels import _dual
 
+        share = alone(w) if share is None else share
         met = _dual.ascend(
-            self.code, self.X, self.y, self.s, self.rows, self.norms, alpha, w,
-            blocks, size, self.scale, c2, sigma,
+            self.code, *self.X, self.y, self.s, self.rows, self.norms, alpha, w,
+            blocks, size, self.scale, c2, sigma, *share,
         )  # fmt: skip
         return float(met) / self.total
 
-    def ascend_tiered(
-        self, alpha: Array, w: Array, *, me: int, blocks: Array, size: int, c2: float,
-        sigma: float, replicas: Array, sums: Array, seen: Array, tiers: Array, periods: Array,
-    ) -> tuple[float, Array]:  # fmt: skip
-        """Thread ``me``'s part of a pass, on a replica of w: ``sums[me]`` is what it adds to w.
-
-        Returns the mean slack and two sums over merges: own times others' changes, own squared.
-        """
-        from hemiola.kernels import _dual
-
-        cross = np.zeros(2)
-        met = _dual.ascend_tiered(
-            self.code, self.X, self.y, self.s, self.rows, self.norms, alpha, w,
-            replicas, sums, seen, me, tiers, periods, blocks, size, self.scale, c2, sigma, cross,
-        )  # fmt: skip
-        return float(met) / self.total, cross
-
     def sums(self, alpha: Array, w: Array, first: int = 0, stop: int | None = None) -> Array:
         """What :meth:`values` needs to know of these rows; sums over parts may be added."""
-        from hemiola.kernels import _dual
+        from hemiola.kernels import _access, _dual
 
-        sums = np.zeros((5, 2))
-        stop = len(alpha) if stop is None else stop
-        _dual.add_up(
-            self.code, self.X, self.y, self.s, self.rows, self.lengths, alpha, w, first, stop, sums
-        )  # fmt: skip
+        z = np.empty((len(alpha) if stop is None else stop) - first)
+        _access.scores(*self.X, self.rows, w, first, z)
+        sums, b = np.zeros((5, 2)), float(w[-1])
+        _dual.add_up(self.code, z, self.y, self.s, self.lengths, alpha, b, first, sums)
         return sums
 
     def values(self, sums: Array, w: Array, near: Array | None = None) -> Values:
@@ -221,21 +243,24 @@ class Dual:
 
     def rebuild(self, alpha: Array, w: Array) -> float:
         """The features' w = w(α) without rounding errors of the past. Returns s·α / (λ n)."""
-        from hemiola.kernels import _dual
+        from hemiola.kernels import _access
 
+        weights = self.scale * (alpha * self.s if self.s.size else alpha)
         exact = np.empty(len(w))
-        total = _dual.rebuild(self.X, self.s, self.rows, alpha, self.scale, exact)
+        _access.weighted_sum(*self.X, self.rows, weights, exact)
         w[:-1] = exact[:-1]
-        return float(total)
+        return float(weights.sum())
 
     def start(self, w: Array) -> Array:
         """α = -φ'(z) at w, or zeros if these are worth more: at w = 0, or far from the optimum."""
-        from hemiola.kernels import _dual
+        from hemiola.kernels import _access, _dual
 
         alpha = np.zeros(len(self.norms))
         if not np.any(w[:-1]):
             return alpha
-        worth = _dual.slopes(self.code, self.X, self.y, self.s, self.rows, alpha, w) / self.total
+        z = np.empty_like(alpha)
+        _access.scores(*self.X, self.rows, w, 0, z)
+        worth = _dual.slopes(self.code, z + w[-1], self.y, self.s, alpha) / self.total
         near = w.copy()
         self.rebuild(alpha, near)
         return alpha if worth > 0.5 * self.l2 * _square(near[:-1]) else np.zeros_like(alpha)
