@@ -221,6 +221,10 @@ def test_the_data_are_not_copied(any_recipe, algorithm, two_classes, run, engine
             seen.append(batch.data)
             return batch
 
+        def batches(self, worker, steps, mini_batch):
+            seen.append(self.data)
+            return super().batches(worker, steps, mini_batch)
+
     chosen = algorithm(any_recipe, lr=0.1)
     source = Looking(data, chosen.partition, 3, 0)
     run(
