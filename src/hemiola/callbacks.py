@@ -1,6 +1,6 @@
 """Watching and stopping a run.
 
-A callback may override any of five hooks. ``on_update`` and ``on_record`` may return a sentence:
+A callback may override any of six hooks. ``on_update`` and ``on_record`` may return a sentence:
 the run then stops and reports it.
 """
 
@@ -27,6 +27,9 @@ class Callback:
     def on_resume(self, records: Sequence[Record]) -> None:
         """After ``on_start``, if a checkpoint is resumed: the evaluations up to it, of which the
         first is that of the starting point."""
+
+    def on_words(self, words: Sequence[str]) -> None:
+        """Before the first pass of threads that share memory: what the solver has to say."""
 
     def on_update(self, event: Event) -> str | None:
         """After every update of the server: be quick."""

@@ -117,6 +117,19 @@ class Objective(Protocol):
 
 
 @runtime_checkable
+class FusedObjective(Protocol):
+    """An objective that does many steps of plain SGD in one call."""
+
+    def sgd(self, w: Array, data: Dataset, rows: Array, ends: Array, rates: Array) -> Array:
+        """A new w (d,) after w <- w - rates[i] grad(w, batch i) for all i in order.
+
+        Batch i is ``rows[ends[i - 1] : ends[i]]``, the first one from 0; it may be empty. The
+        outcome is that of the single steps but for rounding.
+        """
+        ...
+
+
+@runtime_checkable
 class Source(Protocol):
     """Hands out mini-batches: where the data come from and in which order."""
 

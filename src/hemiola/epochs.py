@@ -10,7 +10,7 @@ from hemiola.algorithm import Algorithm, AnyAlgorithm, SharedMemoryAlgorithm
 from hemiola.communicate import Synchronous
 from hemiola.contracts import Source
 from hemiola.errors import OptionError
-from hemiola.local import Elastic, Gradient, LocalSteps
+from hemiola.local import Elastic, Gradient, LocalSDCA, LocalSteps
 
 
 def rounds_for(algorithm: AnyAlgorithm, source: Source, workers: int, epochs: float) -> int:
@@ -51,6 +51,8 @@ def _is_positive(x: Any) -> bool:
 def _passes(algorithm: Algorithm, source: Source, workers: int) -> float:
     """How much of its shard a worker goes through in one round, at least."""
     local: Any = algorithm.local
+    if isinstance(local, LocalSDCA):
+        return local.epochs
     if isinstance(local, LocalSteps) and local.epochs is not None:
         return local.epochs
     if isinstance(local, Gradient):

@@ -56,6 +56,9 @@ class History:
     ``samples``, the sum of their ``staleness``, and what the time model expected. ``links[k]`` are
     the bytes to and from worker k, ``times[k]`` sums over its pieces of work
     (:class:`~hemiola.job.Ledger`).
+
+    ``undone[i]`` is the share of what pass i over shared memory meant to change and races undid, if
+    that was counted.
     """
 
     metric: str = "accuracy"
@@ -71,6 +74,7 @@ class History:
     lost: int = 0
     restarts: int = 0
     deaths: list[int] = field(default_factory=list)
+    undone: list[float] = field(default_factory=list)
     groups: list[dict[str, Any]] = field(default_factory=list)
     links: list[int] = field(default_factory=list)
     times: list[list[float]] = field(default_factory=list)
@@ -111,6 +115,7 @@ class History:
         self.staleness, self.lead = list(ledger.staleness), list(ledger.lead)
         self.worker_updates = list(ledger.updates)
         self.groups = [{"until": now, **group} for group in ledger.groups]
+        self.undone = list(ledger.undone)
         self.refused, self.left, self.joined = ledger.refused, ledger.left, ledger.joined
         self.links, self.times = list(ledger.links), [list(sums) for sums in ledger.times]
         self.sent, self.late, self.lost = ledger.sent, ledger.late, ledger.lost

@@ -42,6 +42,9 @@ class Ledger:
 
     >>> Ledger(sent=9, pieces=5, refused=1, late=1, lost=1).in_flight
     1
+
+    ``undone[i]`` is the share of what pass i over shared memory meant to change and races undid, if
+    that was counted.
     """
 
     local_steps: int = 0
@@ -61,6 +64,7 @@ class Ledger:
     lead: list[int] = field(default_factory=list)
     updates: list[int] = field(default_factory=list)
     deaths: list[int] = field(default_factory=list)
+    undone: list[float] = field(default_factory=list)
     groups: list[dict[str, Any]] = field(default_factory=list)
     links: list[int] = field(default_factory=list)
     times: list[list[float]] = field(default_factory=list)
@@ -237,7 +241,7 @@ class Job:
     """What an engine runs: everything but the loop. ``w0`` has shape (d,).
 
     What happens is noted in ``trace`` and ``timeline``, when there are such. ``faults`` are to
-    befall the workers.
+    befall the workers. ``tell`` is given what a solver has to say before its first pass.
     """
 
     algorithm: Algorithm
@@ -249,6 +253,7 @@ class Job:
     trace: Trace | None = None
     timeline: Timeline | None = None
     faults: Faults = ()
+    tell: Callable[[list[str]], None] | None = None
 
     def task(self, worker: int, step: int) -> Task:
         return Task(worker, step, self.workers, self.seed, self.objective, self.source)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from hemiola.algorithm import SharedMemoryAlgorithm
 from hemiola.callbacks import Callback
 from hemiola.checkpoint import Checkpoint
 from hemiola.communicate import Synchronous
@@ -169,8 +170,10 @@ class Run:
         if at >= plan.updates:
             return done
         aggregate = self.job.algorithm.aggregate
+        shared = isinstance(self.job.algorithm, SharedMemoryAlgorithm)
+        job = replace(self.job, tell=self._tell) if shared else self.job
         event = None
-        with closing(self.engine.run(self.job, state)) as events:  # type: ignore[type-var]
+        with closing(self.engine.run(job, state)) as events:  # type: ignore[type-var]
             for event in self._until_the_end(events):
                 reason = self._notify(event) or event.stopped
                 before, at = at, plan.at(event)
@@ -201,6 +204,10 @@ class Run:
             yield from events
         except StreamEnded as end:
             self.ended = str(end)
+
+    def _tell(self, words: list[str]) -> None:
+        for callback in self.callbacks:
+            callback.on_words(words)
 
     def _notify(self, event: Event) -> str | None:
         reasons = [callback.on_update(event) for callback in self.callbacks]

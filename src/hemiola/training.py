@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from hemiola.contracts import Engine, Objective, Sharded, Source, Stream
 from hemiola.dataset import Dataset, as_regression, make_dataset
 from hemiola.describe import describe
 from hemiola.engines import engine_class
-from hemiola.errors import CheckpointError, DataError, OptionError
+from hemiola.errors import CheckpointError, DataError, OptionError, UnsupportedError
 from hemiola.faults import Fault, Poison, check_faults
 from hemiola.grouping import Groups, Measured
 from hemiola.job import Job, Timeline, Trace
@@ -43,7 +43,7 @@ def fit(
     objective: Objective | str,
     data: Dataset | Sharded | Stream | tuple[Any, Any],
     *,
-    engine: Engine | str = "serial",
+    engine: Engine | str | None = None,
     workers: int = 4,
     rounds: int = 100,
     seed: int = 0,
@@ -65,7 +65,8 @@ def fit(
                     ``hinge`` (with l2 = 1/n);
     ``data``        a :class:`Dataset`, a pair (X, y), shards on disk (:func:`hemiola.open_shards`),
                     or a stream for online training;
-    ``engine``      an :class:`Engine`, or the name of one with its defaults;
+    ``engine``      an :class:`Engine`, or the name of one with its defaults; ``threads`` for
+                    algorithms that share memory and ``serial`` for all others if None;
     ``workers``     K;
     ``rounds``      synchronous rounds; an asynchronous round is K pieces of work; with shared
                     memory, passes over the data;
@@ -110,7 +111,9 @@ def fit(
     if isinstance(objective, str):
         l2 = 1 / len(data) if isinstance(data, Sharded) else None
         objective = make_objective(objective, sample, l2)
+    engine = usual_engine([algorithm]) if engine is None else engine
     engine = engine_class(engine)() if isinstance(engine, str) else engine
+    _check_engine(algorithm, engine)
     objective.check(sample)
     start = objective.init(sample, stream(seed, "init"))
     start = start if w0 is None else _starting_point(w0, start)
@@ -158,6 +161,25 @@ def fit(
         None if timeline is None else Path(timeline),
     )  # fmt: skip
     return run.train(_plan(algorithm, workers, rounds, eval_every), resume)
+
+
+def usual_engine(algorithms: Iterable[AnyAlgorithm]) -> str:
+    """The engine for these where none is named.
+
+    >>> usual_engine([build("ssgd")]), usual_engine([build("ssgd"), build("tiered")])
+    ('serial', 'threads')
+    """
+    shared = any(isinstance(algorithm, SharedMemoryAlgorithm) for algorithm in algorithms)
+    return "threads" if shared else "serial"
+
+
+def _check_engine(algorithm: AnyAlgorithm, engine: Engine) -> None:
+    """Engines refuse disciplines by themselves, but none that they have never heard of."""
+    if isinstance(algorithm, SharedMemoryAlgorithm) and SharedMemory not in engine.supports:
+        raise UnsupportedError(
+            f"engine {engine.name} cannot run {algorithm.name}, whose threads share memory; use "
+            "engine threads."
+        )
 
 
 def make_objective(name: str, data: Dataset, l2: float | None = None) -> LinearObjective:

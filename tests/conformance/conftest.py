@@ -21,7 +21,7 @@ SMALL = {
     "sandblaster": {"portions": 3},
     "hybrid": {"batch_size": 8},
 }
-WITHOUT_RATE = ("sandblaster",)
+WITHOUT_RATE = ("sandblaster", "cocoa")
 DISCIPLINE = {name: type(build(name).communicate) for name in RECIPES}
 
 

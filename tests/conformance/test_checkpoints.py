@@ -180,7 +180,7 @@ def test_the_checkpoint_does_not_change_the_run(any_recipe, algorithm, two_class
 def test_a_snapshot_is_a_copy(any_recipe, algorithm, two_classes, run):
     """What happens after a snapshot was taken does not reach it, nor the other way round."""
     chosen = algorithm(any_recipe, lr=0.1)
-    job = run(chosen, logistic(), two_classes(60), workers=3, updates=1).job
+    job = run(chosen, logistic(0.01), two_classes(60), workers=3, updates=1).job
     events = Serial().run(job)
     snapshot = next(events).snapshot()
     before = copy_state(snapshot)

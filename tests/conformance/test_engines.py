@@ -171,7 +171,9 @@ def test_asynchronous_threads_never_lose_an_update(
     assert isinstance(chosen.communicate, Asynchronous)
     data = two_classes(60)
     trace = Trace()
-    result = run(chosen, logistic(), data, workers=4, updates=200, engine=Threads(), trace=trace)
+    result = run(
+        chosen, logistic(0.01), data, workers=4, updates=200, engine=Threads(), trace=trace
+    )
     assert sum(result.ledger.updates) == sum(result.ledger.staleness) == 200
     assert result.ledger.updates == [result.workers.count((k,)) for k in range(4)]
     assert result.staleness == traced_staleness(trace, chosen.communicate.fetch_every)[:200]
@@ -198,7 +200,7 @@ def test_nobody_begins_further_ahead_than_allowed(algorithm, run, two_classes, e
     engine = engines.engine_class(engine)() if isinstance(engine, str) else engine
     trace = Trace()
     result = run(
-        chosen, logistic(), two_classes(60), workers=4, updates=80, engine=engine, trace=trace
+        chosen, logistic(0.01), two_classes(60), workers=4, updates=80, engine=engine, trace=trace
     )
     ticks, leads = [0] * 4, Counter()
     for kind, worker in zip(trace.kinds, trace.workers, strict=True):
@@ -213,7 +215,7 @@ def test_nobody_begins_further_ahead_than_allowed(algorithm, run, two_classes, e
 
 
 def test_closing_the_iterator_twice_is_harmless(algorithm, run, two_classes):
-    job = run(algorithm("ssgd", lr=0.1), logistic(), two_classes(), workers=2, updates=1).job
+    job = run(algorithm("ssgd", lr=0.1), logistic(0.01), two_classes(), workers=2, updates=1).job
     with closing(Threads().run(job)) as events:
         next(events)
         events.close()

@@ -57,7 +57,7 @@ def watched(algorithm):
 
 def learn(run, algorithm, data, engine="serial", updates=9):
     return run(
-        algorithm, logistic(), data, workers=3, updates=updates, engine=engine_class(engine)()
+        algorithm, logistic(0.01), data, workers=3, updates=updates, engine=engine_class(engine)()
     )
 
 
@@ -165,7 +165,7 @@ def test_nobody_keeps_the_arrays_of_a_message(any_recipe, algorithm, two_classes
         spoilt = replace(spoilt, aggregate=Scribbling(chosen.aggregate))
     for workers in (1, 3):
         models = [
-            run(one, logistic(), two_classes(), workers=workers, updates=20).models
+            run(one, logistic(0.01), two_classes(), workers=workers, updates=20).models
             for one in (chosen, spoilt)
         ]
         np.testing.assert_array_equal(*models)
@@ -204,7 +204,7 @@ def test_the_model_is_read_only(any_recipe, algorithm, two_classes, run, engine)
 def test_the_starting_point_is_left_alone(any_recipe, algorithm, two_classes, run):
     chosen = algorithm(any_recipe, lr=0.1)
     w0 = np.arange(4.0)
-    run(chosen, logistic(), two_classes(), workers=3, updates=6, w0=w0)
+    run(chosen, logistic(0.01), two_classes(), workers=3, updates=6, w0=w0)
     assert w0.tolist() == [0.0, 1.0, 2.0, 3.0]
 
 
@@ -221,11 +221,15 @@ def test_the_data_are_not_copied(any_recipe, algorithm, two_classes, run, engine
             seen.append(batch.data)
             return batch
 
+        def batches(self, worker, steps, mini_batch):
+            seen.append(self.data)
+            return super().batches(worker, steps, mini_batch)
+
     chosen = algorithm(any_recipe, lr=0.1)
     source = Looking(data, chosen.partition, 3, 0)
     run(
         chosen,
-        logistic(),
+        logistic(0.01),
         data,
         workers=3,
         updates=6,

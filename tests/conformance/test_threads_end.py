@@ -56,7 +56,7 @@ def worker_threads():
 
 def test_closing_ends_all_threads(any_recipe, algorithm, two_classes, run):
     chosen = algorithm(any_recipe, lr=0.1)
-    job = run(chosen, logistic(), two_classes(), workers=5, updates=1).job
+    job = run(chosen, logistic(0.01), two_classes(), workers=5, updates=1).job
     events = Threads().run(job)
     for _ in islice(events, 3):
         assert len(worker_threads()) == 5
@@ -66,7 +66,7 @@ def test_closing_ends_all_threads(any_recipe, algorithm, two_classes, run):
 
 def test_dropping_the_iterator_ends_all_threads(any_recipe, algorithm, two_classes, run):
     chosen = algorithm(any_recipe, lr=0.1)
-    job = run(chosen, logistic(), two_classes(), workers=3, updates=1).job
+    job = run(chosen, logistic(0.01), two_classes(), workers=3, updates=1).job
     events = Threads().run(job)
     next(events)
     del events
@@ -85,7 +85,7 @@ def test_an_exception_in_a_worker_reaches_the_caller(
     with pytest.raises(Broken, match=f"worker {worker}, task {step}"):
         run(
             broken,
-            logistic(),
+            logistic(0.01),
             two_classes(),
             workers=4,
             updates=400,

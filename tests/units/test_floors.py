@@ -22,7 +22,8 @@ FLOORS: dict[float, tuple[str, ...]] = {
     0: ("types", "rng", "errors", "component", "describe", "storage", "options"),
     0.5: ("dataset",),
     1: ("contracts", "communicate", "algorithm", "job", "grouping", "faults", "team"),
-    2: ("data", "partition", "objectives", "optim", "local", "aggregate", "kernels"),
+    1.5: ("kernels",),
+    2: ("data", "partition", "objectives", "optim", "local", "aggregate"),
     2.5: ("engines",),
     3: ("algorithms",),
     4: (

@@ -13,6 +13,7 @@ from hemiola.algorithms import (
     adaptive_revision,
     asgd,
     bmuf,
+    cocoa,
     dc_asgd,
     downpour,
     eamsgd,
@@ -23,6 +24,7 @@ from hemiola.algorithms import (
     model_averaging,
     one_shot_averaging,
     sandblaster,
+    sdca,
     ssgd,
     ssp,
 )
@@ -51,6 +53,8 @@ from hemiola.partition import ByLabel, Dirichlet, RandomSampling, ShuffleSplit
         ("dc-asgd", dc_asgd),
         ("downpour", downpour),
         ("sandblaster", sandblaster),
+        ("cocoa", cocoa),
+        ("sdca", sdca),
     ],
 )
 def test_a_name_alone_is_the_recipe_with_its_defaults(name, make):

@@ -4,6 +4,7 @@ from hemiola.algorithms.adadelay import adadelay
 from hemiola.algorithms.adaptive_revision import adaptive_revision
 from hemiola.algorithms.asgd import asgd
 from hemiola.algorithms.bmuf import bmuf
+from hemiola.algorithms.cocoa import cocoa
 from hemiola.algorithms.cyclades import cyclades
 from hemiola.algorithms.dc_asgd import dc_asgd
 from hemiola.algorithms.downpour import downpour
@@ -12,6 +13,7 @@ from hemiola.algorithms.easgd_async import eamsgd_async, easgd_async
 from hemiola.algorithms.fedavg import fedavg
 from hemiola.algorithms.model_averaging import model_averaging, one_shot_averaging
 from hemiola.algorithms.sandblaster import sandblaster
+from hemiola.algorithms.sdca import sdca
 from hemiola.algorithms.ssgd import ssgd
 from hemiola.algorithms.ssp import ssp
 from hemiola.algorithms.stratified import stratified
@@ -21,6 +23,7 @@ __all__ = [
     "adaptive_revision",
     "asgd",
     "bmuf",
+    "cocoa",
     "cyclades",
     "dc_asgd",
     "downpour",
@@ -32,6 +35,7 @@ __all__ = [
     "model_averaging",
     "one_shot_averaging",
     "sandblaster",
+    "sdca",
     "ssgd",
     "ssp",
     "stratified",

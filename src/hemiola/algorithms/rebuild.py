@@ -23,9 +23,11 @@ from hemiola.algorithms.adaptive_revision import Revise
 from hemiola.algorithms.cyclades import Cyclades
 from hemiola.algorithms.dc_asgd import DelayCompensated
 from hemiola.algorithms.easgd_async import ElasticExchange
+from hemiola.algorithms.hogwild import Hogwild
 from hemiola.algorithms.sandblaster import Coordinator
 from hemiola.algorithms.ssp import CompleteClocks
 from hemiola.algorithms.stratified import Stratified
+from hemiola.algorithms.tiered import Tiered
 from hemiola.errors import CheckpointError
 
 _PACKAGES = (aggregate, local, optim, partition)
@@ -36,6 +38,7 @@ _OTHERS: tuple[type, ...] = (
     communicate.Asynchronous,
     communicate.Grouped,
     communicate.Rounds,
+    communicate.SharedMemory,
     grouping.ByKMeans,
     grouping.ByRatio,
     grouping.Measured,
@@ -49,8 +52,10 @@ _OTHERS: tuple[type, ...] = (
     DelayAdaptive,
     DelayCompensated,
     ElasticExchange,
+    Hogwild,
     Revise,
     Stratified,
+    Tiered,
 )
 
 

@@ -26,6 +26,8 @@ from hemiola.algorithms.asgd import PAPER as ASGD
 from hemiola.algorithms.asgd import asgd
 from hemiola.algorithms.bmuf import PAPER as BMUF
 from hemiola.algorithms.bmuf import bmuf
+from hemiola.algorithms.cocoa import PAPER as COCOA
+from hemiola.algorithms.cocoa import cocoa
 from hemiola.algorithms.cyclades import PAPER as CYCLADES
 from hemiola.algorithms.cyclades import cyclades
 from hemiola.algorithms.dc_asgd import PAPER as DC_ASGD
@@ -38,6 +40,8 @@ from hemiola.algorithms.easgd_async import PAPER as EASGD_ASYNC
 from hemiola.algorithms.easgd_async import eamsgd_async, easgd_async
 from hemiola.algorithms.fedavg import PAPER as FEDAVG
 from hemiola.algorithms.fedavg import fedavg
+from hemiola.algorithms.hogwild import PAPER as HOGWILD
+from hemiola.algorithms.hogwild import hogwild
 from hemiola.algorithms.hybrid import PAPER as HYBRID
 from hemiola.algorithms.hybrid import hybrid
 from hemiola.algorithms.model_averaging import ONE_SHOT_PAPER as ONE_SHOT
@@ -45,12 +49,16 @@ from hemiola.algorithms.model_averaging import PAPER as AVERAGING
 from hemiola.algorithms.model_averaging import model_averaging, one_shot_averaging
 from hemiola.algorithms.sandblaster import PAPER as SANDBLASTER
 from hemiola.algorithms.sandblaster import sandblaster
+from hemiola.algorithms.sdca import PAPER as SDCA
+from hemiola.algorithms.sdca import sdca
 from hemiola.algorithms.ssgd import PAPER as SSGD
 from hemiola.algorithms.ssgd import ssgd
 from hemiola.algorithms.ssp import PAPER as SSP
 from hemiola.algorithms.ssp import ssp
 from hemiola.algorithms.stratified import PAPER as STRATIFIED
 from hemiola.algorithms.stratified import stratified
+from hemiola.algorithms.tiered import PAPER as TIERED
+from hemiola.algorithms.tiered import tiered
 from hemiola.communicate import POLICIES, Synchronous
 from hemiola.errors import OptionError, nearest
 from hemiola.options import arguments, unknown_option
@@ -102,12 +110,16 @@ _ALL = (
     Recipe("dc-asgd", dc_asgd, DC_ASGD),
     Recipe("downpour", downpour, DOWNPOUR),
     Recipe("sandblaster", sandblaster, SANDBLASTER),
+    Recipe("cocoa", cocoa, COCOA),
     Recipe("hybrid", hybrid, HYBRID),
 )
 RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in _ALL}
 """Algorithms of four modules."""
 
 _SHARED = (
+    Recipe("hogwild", hogwild, HOGWILD),
+    Recipe("tiered", tiered, TIERED),
+    Recipe("sdca", sdca, SDCA),
     Recipe("cyclades", cyclades, CYCLADES),
     Recipe("stratified", stratified, STRATIFIED),
 )

@@ -31,6 +31,10 @@ class Announce(Callback):
         if table is not None:
             self._console.print(table)
 
+    def on_words(self, words: Sequence[str]) -> None:
+        for sentence in words:
+            self._console.print(sentence, highlight=False, markup=False)
+
 
 def names(members: Sequence[int]) -> str:
     """Workers in a few words.

@@ -19,6 +19,10 @@ def passes(job: Job, resume: State | None) -> Iterator[Event]:
     clock = WallClock()
     clock.set(0.0)
     plan = solver.prepare(Work(job.objective, source.data, job.workers, job.seed))  # type: ignore[attr-defined]
+    if job.tell is not None:
+        clock.pause()
+        job.tell(solver.words(plan))
+        clock.resume()
     step, state, ledger = 0, solver.init(plan, job.w0), Ledger(updates=[0] * job.workers)
     if resume is not None:
         saved = copy_state(resume)
@@ -26,16 +30,16 @@ def passes(job: Job, resume: State | None) -> Iterator[Event]:
         clock.set(saved["clock"])
 
     def snapshot() -> dict[str, Any]:
-        server = {"w": solver.model(plan, state)}
-        return copy_state(
-            {"step": step, "clock": clock.now(), "solver": state, "server": server,
-             "ledger": vars(ledger)}
-        )  # fmt: skip
+        counts = {"step": step, "clock": clock.now(), "ledger": vars(ledger)}
+        return copy_state({**counts, "solver": state, "server": server})
 
+    server: dict[str, Any] = {}
     while True:
         stopped = solver.epoch(plan, state, step)
         step += 1
         ledger.pieces += job.workers
+        ledger.local_steps += len(source.data)  # type: ignore[attr-defined]
+        ledger.undone += [state["lost"]] if "lost" in state else []
         clock.pause()
         server = {"w": solver.model(plan, state)}
         yield Event(step, clock.now(), (), 0, server, ledger, snapshot, stopped)

@@ -10,6 +10,7 @@ from annotated_types import Ge, Gt, Interval
 
 from hemiola.algorithm import MiniBatch, Task, weight_of
 from hemiola.component import component
+from hemiola.local.fused import can_fuse, fused_steps
 from hemiola.types import Array, Message, State, freeze
 
 BETA = 0.9
@@ -75,6 +76,9 @@ class AsyncElastic:
 def _elastic_steps(local: Elastic | AsyncElastic, state: State, task: Task, e: Array) -> None:
     """v <- momentum v - lr g(x + momentum v), x <- x + v, ``period`` times; x <- x - e once."""
     x, v = state["x"], state["v"]
+    if not local.momentum and can_fuse(task):
+        _fused_elastic_steps(local, state, task, e)
+        return
     for i in range(local.period):
         at = x + local.momentum * v if local.momentum else x
         g = task.objective.grad(at, task.batch(state["t"], local.batch))
@@ -84,3 +88,18 @@ def _elastic_steps(local: Elastic | AsyncElastic, state: State, task: Task, e: A
         if i == 0:
             x -= e
         state["t"] += 1
+
+
+def _fused_elastic_steps(local: Elastic | AsyncElastic, state: State, task: Task, e: Array) -> None:
+    """The same without momentum, when v is of no use."""
+
+    def rate(t: int) -> float:
+        assert local.lr is not None
+        return local.lr
+
+    first, x = state["t"], state["x"]
+    state["t"] = last = first + local.period
+    x[...] = fused_steps(x, task, range(first, first + 1), local.batch, rate)
+    x -= e
+    if local.period > 1:
+        x[...] = fused_steps(x, task, range(first + 1, last), local.batch, rate)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from annotated_types import Ge
@@ -12,6 +12,7 @@ from hemiola.algorithm import MiniBatch, Task, weight_of
 from hemiola.component import component
 from hemiola.contracts import LocalOptimizer
 from hemiola.errors import OptionError
+from hemiola.local.fused import can_fuse, fused_steps
 from hemiola.types import Array, Message, State, freeze
 
 Carry = Literal["keep", "reset", "average"]
@@ -48,16 +49,27 @@ class LocalSteps:
     def work(self, state: State, down: Message, task: Task) -> tuple[State, Message]:
         w = down["w"]
         memory = self._memory(state, down, w)
-        grad, step, draw = task.objective.grad, self.optimizer.step, task.source.batch
-        first = state["t"]
-        for t in range(first, first + self._count(task)):
-            w, memory = step(w, grad(w, draw(task.worker, t, self.batch)), memory, t)
-            state["t"] = t + 1
+        steps = range(state["t"], state["t"] + self._count(task))
+        optimizer: Any = self.optimizer
+        if getattr(optimizer, "is_plain", False) and can_fuse(task):
+            w = fused_steps(w, task, steps, self.batch, optimizer.rate)
+            state["t"] = steps.stop
+        else:
+            w, memory = self._one_by_one(w, memory, state, steps, task)
         state["optimizer"] = memory
         weight = weight_of(task.source.samples(task.worker))
         shared = memory if self.carry == "average" else {}
         extra = {_PREFIX + name: np.array(value) for name, value in shared.items()}
         return state, freeze(w=w, weight=weight, **extra)
+
+    def _one_by_one(
+        self, w: Array, memory: State, state: State, steps: range, task: Task
+    ) -> tuple[Array, State]:
+        grad, step, draw = task.objective.grad, self.optimizer.step, task.source.batch
+        for t in steps:
+            w, memory = step(w, grad(w, draw(task.worker, t, self.batch)), memory, t)
+            state["t"] = t + 1
+        return w, memory
 
     def _count(self, task: Task) -> int:
         if self.steps is not None:

@@ -19,7 +19,7 @@ from annotated_types import Ge
 from hemiola.component import component
 from hemiola.dataset import Batch, Dataset, as_regression
 from hemiola.errors import DataError
-from hemiola.objectives import kernels
+from hemiola.objectives import fused, kernels
 from hemiola.types import Array
 
 _CODES = {"logistic": kernels.LOGISTIC, "squared": kernels.SQUARED, "hinge": kernels.HINGE}
@@ -100,6 +100,26 @@ class LinearObjective:
         if not self.intercept:
             g[-(w.size // (data.n_features + 1)) :] = 0
         return g
+
+    def sgd(self, w: Array, data: Dataset, rows: Array, ends: Array, rates: Array) -> Array:
+        """A new w (d,) after one step of SGD on every batch of rows, as in
+        :class:`~hemiola.contracts.FusedObjective`."""
+        code = fused.SOFTMAX if self.loss == "softmax" else _CODES[self.loss]
+        w = w.copy()
+        X, y, s = data.X, data.y, _weights(data)
+        outputs = w.size // (data.n_features + 1)
+        batches = (rows, ends, rates, self.l2, self.intercept)
+        W = w.reshape(-1, outputs)
+        if data.is_sparse:
+            if outputs == 1 and code != fused.SOFTMAX:
+                fused.csr_sgd(code, X.data, X.indices, X.indptr, y, s, *batches, w)
+            else:
+                fused.csr_softmax_sgd(X.data, X.indices, X.indptr, y, s, *batches, W)
+        elif code == fused.SOFTMAX:
+            fused.dense_softmax_sgd(X, y, s, *batches, W)
+        else:
+            fused.dense_sgd(code, X, y, s, *batches, w)
+        return w
 
     def scores(self, w: Array, X: Any) -> Array:
         """Decision values: (m,), or (m, C) for softmax."""

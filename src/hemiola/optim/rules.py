@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import field, replace
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 import numpy as np
 from annotated_types import Ge, Gt, Interval
@@ -27,6 +27,8 @@ class SGD:
     >>> SGD(lr=0.5).step(np.ones(2), np.ones(2), {}, t=0)[0]
     array([0.5, 0.5])
     """
+
+    is_plain: ClassVar[bool] = True  # a step is w - rate(t) g and nothing else
 
     lr: Annotated[float, Gt(0)] | None = None
     schedule: Schedule = field(default_factory=Constant)

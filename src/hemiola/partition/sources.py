@@ -84,13 +84,37 @@ class Shards:
         return self._deal(epoch // every if every else 0)[worker]
 
     def batch(self, worker: int, t: int, mini_batch: MiniBatch) -> Batch:
-        cursor = self._cursors[worker]
-        if cursor is None or not cursor.holds(mini_batch, t):
-            cursor = self._cursors[worker] = self._seek(worker, mini_batch, t, cursor)
+        cursor = self._cursor(worker, mini_batch, t)
         if mini_batch.draw != "shuffled":
             return Batch(self.data, self._draw(worker, t, cursor))
         first = (t - cursor.start) * cursor.size
         return Batch(self.data, cursor.order[first : first + cursor.size])
+
+    def batches(self, worker: int, steps: range, mini_batch: MiniBatch) -> tuple[Array, Array]:
+        """The rows of all batches t in ``steps``, one after another, and where each ends."""
+        parts: list[Array] = []
+        ends: list[int] = []
+        t, end = steps.start, 0
+        while t < steps.stop:
+            cursor = self._cursor(worker, mini_batch, t)
+            if mini_batch.draw != "shuffled":
+                parts.append(self._draw(worker, t, cursor))
+                count = 1
+            else:  # as much of the epoch as is wanted
+                first, size = t - cursor.start, cursor.size
+                count = min(steps.stop - t, cursor.steps - first)
+                parts.append(cursor.order[first * size : (first + count) * size])
+                ends += range(end + size, end + count * size, size)
+            end += len(parts[-1])
+            ends.append(end)
+            t += count
+        return parts[0] if len(parts) == 1 else np.concatenate(parts), np.array(ends)
+
+    def _cursor(self, worker: int, mini_batch: MiniBatch, t: int) -> _Cursor:
+        cursor = self._cursors[worker]
+        if cursor is None or not cursor.holds(mini_batch, t):
+            cursor = self._cursors[worker] = self._seek(worker, mini_batch, t, cursor)
+        return cursor
 
     def _seek(self, worker: int, mini_batch: MiniBatch, t: int, near: _Cursor | None) -> _Cursor:
         """The epoch of step t. A new deal may change a shard's size: then count through all."""
