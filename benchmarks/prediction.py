@@ -1,9 +1,9 @@
 """Predicted against measured time to a target loss, on processes with one slow worker.
 
 Four worker processes, of which one is slowed five times by injection (all of them compute with
-pauses, so that four fit on two cores). Each algorithm trains to the target; its pieces of work are
-timed, the simulator is calibrated from that run and predicts the time to the target. The order of
-the algorithms in the simulation should be the real one.
+pauses, so that four fit on two cores). Each algorithm trains to the target several times; the
+pieces of work of a run are timed, the simulator is calibrated from them and predicts the time to
+the target. Medians. The order of the algorithms in the simulation should be the real one.
 
     python benchmarks/prediction.py
 """
@@ -57,6 +57,12 @@ def run(name: str, data: Dataset, engine: object, faults: tuple[Slow, ...]) -> H
     ).history  # fmt: skip
 
 
+def foreseen(name: str, data: Dataset, real: History) -> float:
+    """Virtual seconds to the target of workers as fast as those of a real run."""
+    engine = calibrate(Simulator(), Timing.of(real, "processes"))
+    return run(name, data, engine, ()).last.seconds
+
+
 def main() -> None:
     data = problem()
     table = Table(title=f"seconds to loss {TARGET}: processes, and the calibrated simulator")
@@ -66,8 +72,7 @@ def main() -> None:
     for name in ALGORITHMS:
         real = [run(name, data, engine_class("processes")(), FAULTS) for _ in range(REPEATS)]
         measured = statistics.median(history.last.seconds for history in real)
-        timing = Timing.of(real[0], "processes")
-        predicted = run(name, data, calibrate(Simulator(), timing), ()).last.seconds
+        predicted = statistics.median(foreseen(name, data, history) for history in real)
         orders.append((measured, predicted, name))
         table.add_row(
             name, f"{measured:.3f}", f"{predicted:.3f}", f"{predicted / measured - 1:+.0%}",

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 from typer.testing import CliRunner
@@ -158,8 +159,9 @@ def test_ctrl_c_ends_a_sweep_and_its_processes(tmp_path):
     words = ["simulate", "digits", "--sweep", "algorithm=ssgd,asgd", "--sweep", "workers=4,8"]
     command = [sys.executable, "-m", "hemiola", *words, "--rounds", "1000000"]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # ignored in background
+    ) as process:  # fmt: skip
         deadline = time.monotonic() + 60
         while len(_children(process.pid)) < 3 and time.monotonic() < deadline:
             time.sleep(0.1)  # the tracker and two simulations
