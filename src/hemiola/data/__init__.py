@@ -4,6 +4,7 @@ from hemiola.data.catalog import builtin_names
 from hemiola.data.prepare import Standardizer, split
 from hemiola.data.sources import load
 from hemiola.data.streams import FunctionStream, LinearStream, LogisticStream
+from hemiola.data.synthetic import synthetic
 
 __all__ = [
     "FunctionStream",
@@ -13,4 +14,5 @@ __all__ = [
     "builtin_names",
     "load",
     "split",
+    "synthetic",
 ]
