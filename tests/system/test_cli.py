@@ -267,3 +267,24 @@ def test_importing_the_package_is_quick_because_heavy_parts_load_when_used():
     code += "'pydantic', 'matplotlib', 'pyarrow', 'typer') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_algorithms_of_shared_memory_run_on_threads(hemiola, name):
+    out = succeeded(hemiola("train", "breast_cancer", "--algorithm", name, "--epochs", "3"))
+    assert "passes           3" in out
+    shown = succeeded(hemiola("algorithms", name))
+    assert "intercept_step" in shown
+    both = hemiola("compare", "breast_cancer", "--algorithms", f"{name},ssgd", "--epochs", "2")
+    assert "engine threads" in succeeded(both)
+    assert "use one of: threads" in failed(
+        hemiola("train", "breast_cancer", "--algorithm", name, "--engine", "serial")
+    )
+    assert "no option 'shards'" in failed(
+        hemiola("train", "breast_cancer", "--algorithm", name, "-o", "shards=2")
+    )
+
+
+def test_words_come_before_the_run(hemiola):
+    out = succeeded(hemiola("train", "breast_cancer", "--algorithm", "hogwild", "--epochs", "1"))
+    assert "(Ω)" in out and "Warning: 100%" in out
