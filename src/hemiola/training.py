@@ -121,7 +121,7 @@ def fit(
         _check_match(sample, eval_data)
 
     def job_of(algorithm: AnyAlgorithm) -> Job:
-        source = _source(algorithm, data, workers, seed)
+        source = source_of(algorithm, data, workers, seed)
         with threadpool_limits(1, user_api="blas"):  # the estimate's sums, too, have one order
             algorithm = with_learning_rate(algorithm, objective, sample, source, workers)
         record = None if trace is None else Trace()
@@ -197,7 +197,7 @@ def _is_ungrouped(algorithm: Algorithm) -> bool:
     return isinstance(discipline, Grouped) and discipline.groups is None
 
 
-def _source(
+def source_of(
     algorithm: AnyAlgorithm, data: Dataset | Sharded | Stream, workers: int, seed: int
 ) -> Source:
     """Where mini-batches come from; threads that share memory all see the whole data."""
