@@ -24,6 +24,7 @@ from hemiola.errors import CheckpointError, DataError, OptionError, UnsupportedE
 from hemiola.faults import Fault, Poison, check_faults
 from hemiola.grouping import Groups, Measured
 from hemiola.job import Job, Timeline, Trace
+from hemiola.kernels.sdca import LOSSES as DUAL_LOSSES
 from hemiola.learning_rate import with_learning_rate
 from hemiola.measure import measured_groups
 from hemiola.objectives import LinearObjective
@@ -173,6 +174,21 @@ def usual_engine(algorithms: Iterable[AnyAlgorithm]) -> str:
     return "threads" if shared else "serial"
 
 
+def usual_algorithm(objective: Objective) -> str:
+    """The algorithm for this objective where none is named.
+
+    ``sdca`` for losses with a dual and an L2 penalty, as it needs no learning rate and knows when
+    it is done; ``tiered`` for other linear models; ``ssgd`` for everything else.
+
+    >>> from hemiola.objectives import logistic, softmax
+    >>> usual_algorithm(logistic(0.1)), usual_algorithm(logistic(0.0)), usual_algorithm(softmax())
+    ('sdca', 'tiered', 'tiered')
+    """
+    if not isinstance(objective, LinearObjective):
+        return "ssgd"
+    return "sdca" if objective.loss in DUAL_LOSSES and objective.l2 > 0 else "tiered"
+
+
 def _check_engine(algorithm: AnyAlgorithm, engine: Engine) -> None:
     """Engines refuse disciplines by themselves, but none that they have never heard of."""
     if isinstance(algorithm, SharedMemoryAlgorithm) and SharedMemory not in engine.supports:
@@ -208,8 +224,12 @@ def source_of(
             return streamed(algorithm, data, workers, seed)
         return Online(data, seed)
     if not isinstance(data, Dataset):
-        what = "data in memory (hemiola.load)" if isinstance(data, Sharded) else "a finite data set"
-        raise OptionError(f"{algorithm.name} passes over {what}; it has no streams.")
+        if isinstance(data, Sharded):
+            raise OptionError(
+                f"{algorithm.name} lays all rows out in memory and cannot train from shards on "
+                "disk: load them (open_shards(...).load()), or use model-averaging, fedavg or asgd."
+            )
+        raise OptionError(f"{algorithm.name} passes over a finite data set, not over a stream.")
     return Shards(data, Whole(), 1, seed)
 
 

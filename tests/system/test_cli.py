@@ -321,3 +321,11 @@ def test_words_come_before_the_run(hemiola):
 def test_what_is_for_ratings_says_so(hemiola):
     out = failed(hemiola("train", "breast_cancer", "--algorithm", "stratified"))
     assert "for linear models use tiered or sdca" in out
+
+
+@pytest.mark.parametrize("name", ["tiered", "cocoa"])
+def test_shards_are_loaded_for_what_needs_all_rows_at_once(hemiola, rows_of_text, tmp_path, name):
+    shards = tmp_path / "shards"
+    succeeded(hemiola("convert", rows_of_text, shards, "--shards", 5))
+    out = succeeded(hemiola("train", shards, "--algorithm", name, "--workers", 2, "--epochs", 2))
+    assert "test accuracy" in out

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from hemiola.algorithm import AnyAlgorithm
+from hemiola.algorithm import Algorithm, AnyAlgorithm
 from hemiola.algorithms.registry import RECIPES, SHARED, build, path_of, recipe
 from hemiola.contracts import Engine
 from hemiola.engines import engine_class, names
 from hemiola.errors import OptionError, UnsupportedError, nearest
+from hemiola.local import LocalSDCA
 from hemiola.options import parse_options
 
 Options = dict[str, str]
@@ -50,6 +51,11 @@ def refuse_unsupported(algorithms: dict[str, AnyAlgorithm], engine: Engine) -> N
                 f"engine {engine.name} cannot run {name}, which is {discipline.__name__.lower()}; "
                 f"use one of: {others}."
             )
+
+
+def may_stream(algorithm: AnyAlgorithm) -> bool:
+    """Whether it trains from shards on disk; for others they are loaded into memory."""
+    return isinstance(algorithm, Algorithm) and not isinstance(algorithm.local, LocalSDCA)
 
 
 def supporting(algorithm: AnyAlgorithm) -> list[str]:

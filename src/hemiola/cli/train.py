@@ -13,7 +13,7 @@ from hemiola.callbacks import Callback, JsonLines
 from hemiola.cli import groups, output
 from hemiola.cli.groups import Announce
 from hemiola.cli.progress import ProgressBar
-from hemiola.cli.recipes import build_algorithms, refuse_unsupported
+from hemiola.cli.recipes import build_algorithms, may_stream, refuse_unsupported
 from hemiola.cli.setup import Prepared, Setup, build_engine, count_rounds, prepare
 from hemiola.contracts import Engine
 from hemiola.errors import DivergedError, OptionError, TrainingInterrupted, WorkersLostError
@@ -62,7 +62,7 @@ def train(setup: Setup, run: Run) -> None:
     setup = setup.with_engine(algorithms.values())
     engine = build_engine(setup.engine_name, setup.engine_options)
     refuse_unsupported(algorithms, engine)
-    prepared = prepare(setup, from_disk=True)
+    prepared = prepare(setup, from_disk=may_stream(algorithms[run.algorithm]))
     try:
         result = _fit(setup, run, algorithms[run.algorithm], engine, prepared)
     except DivergedError as error:

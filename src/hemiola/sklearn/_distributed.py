@@ -20,9 +20,10 @@ from hemiola.dataset import Dataset, make_dataset
 from hemiola.epochs import rounds_for
 from hemiola.errors import OptionError, nearest
 from hemiola.objectives import LinearObjective
-from hemiola.training import fit, make_objective, source_of
+from hemiola.training import fit, make_objective, source_of, usual_algorithm
 from hemiola.types import Array
 
+AUTO = "auto"
 _DTYPES = (np.float64, np.float32)
 _FRACTION, _SMALL = 0.1, 32  # of a shard: the usual mini-batch, and the least samples in one
 _BATCH_SIZE = ("batch", "batch.size", "batch_size")
@@ -90,8 +91,8 @@ class Distributed(BaseEstimator):
         self._check_parameters()
         seen = self.n_samples_seen_ + total
         workers = min(_count("n_workers", self.n_workers), len(data))
-        algorithm = self._make_algorithm(len(data), workers)
         objective = self._make_objective(data, seen)
+        algorithm = self._make_algorithm(len(data), workers, objective)
         seed = int(self._random.randint(np.iinfo(np.int32).max))
         if epochs is None:
             rounds = _count("rounds", self.rounds)
@@ -128,7 +129,7 @@ class Distributed(BaseEstimator):
                 what = kind[0].__name__
                 raise OptionError(f"{name} must be a name or an {what}, not {value!r}.")
 
-    def _make_algorithm(self, n: int, workers: int) -> AnyAlgorithm:
+    def _make_algorithm(self, n: int, workers: int, objective: Objective) -> AnyAlgorithm:
         """The algorithm; one given by name takes at least 32 samples, or all, a mini-batch."""
         options = self.options or {}
         if not isinstance(self.algorithm, str):
@@ -138,11 +139,12 @@ class Distributed(BaseEstimator):
                     "them when building it."
                 )
             return self.algorithm
-        if "batch" in recipe(self.algorithm).parameters and not set(_BATCH_SIZE) & set(options):
+        name = usual_algorithm(objective) if self.algorithm == AUTO else self.algorithm
+        if "batch" in recipe(name).parameters and not set(_BATCH_SIZE) & set(options):
             shard = math.ceil(n / workers)
             size = max(_SMALL, math.ceil(_FRACTION * shard))
             options = {**options, "batch_size": "all" if size >= shard else size}
-        return build(self.algorithm, options)
+        return build(name, options)
 
     def _make_objective(self, data: Dataset, seen: float) -> Objective:
         """The objective; the default penalty is that of scikit-learn's C = 1."""

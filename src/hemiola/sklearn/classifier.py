@@ -27,7 +27,9 @@ def _has_probabilities(estimator: Distributed) -> bool:
 class DistributedClassifier(ClassifierMixin, Distributed):
     """A linear classifier, trained by several workers.
 
-    ``algorithm``     the name of an algorithm, or an :class:`~hemiola.algorithm.Algorithm`;
+    ``algorithm``     the name of an algorithm, or an :class:`~hemiola.algorithm.Algorithm`, or
+                      ``auto``: for linear models threads that share memory, ``sdca`` where there is
+                      an L2 penalty and a dual (logistic, squared, hinge), else ``tiered``;
     ``objective``     ``auto`` or ``logistic`` (softmax for more than two classes), ``softmax``,
                       ``hinge`` (two classes only), or an :class:`~hemiola.contracts.Objective`;
     ``engine``        the name of an engine, or an :class:`~hemiola.contracts.Engine`; None:
