@@ -155,6 +155,8 @@ def test_a_feature_named_twice_in_a_row_counts_twice(loss):
         _, w, expected, _ = passes(Dataset(twice, y, classes), rule)
         np.testing.assert_allclose(w, expected, rtol=1e-12, atol=1e-12)
     assert twice.nnz == 5, "the caller's matrix stays as it is"
+    counts = Rows.of(Dataset(twice, y, classes), 0, loss).counts
+    assert counts.tolist() == [2, 1], "how many rows use a feature"
 
 
 def test_strong_shrinkage_does_not_overflow(make):
