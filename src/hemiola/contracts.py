@@ -249,6 +249,16 @@ class Solver(Protocol):
 
 
 @runtime_checkable
+class Certifying(Protocol):
+    """What a solver has besides that knows how far the optimum can be."""
+
+    def gap(self, plan: Any, state: dict[str, Any]) -> float:
+        """The duality gap: the objective is no further than this above the least there is. It may
+        cost a pass over the data."""
+        ...
+
+
+@runtime_checkable
 class Engine(Protocol):
     """Owns the loop, the clock and the wire."""
 

@@ -25,6 +25,8 @@ class Record:
     ``score``       accuracy, or R^2 of a regression, on the same data as ``eval_loss``
     ``bytes_up``, ``bytes_down``, ``messages``   payload between the workers and one server
     ``waiting``     seconds that workers spent waiting, summed over workers
+    ``gap``         the duality gap: ``loss`` is no further than this above the least there is; None
+                    of algorithms that have none
     """
 
     rounds: float
@@ -38,6 +40,7 @@ class Record:
     bytes_down: int
     messages: int
     waiting: float
+    gap: float | None = None
 
 
 @dataclass
@@ -171,7 +174,7 @@ def record_of(event: Event, rounds: float, values: Sequence[float]) -> Record:
     ledger: Ledger = event.ledger
     return Record(
         rounds, event.step, ledger.local_steps, event.clock, loss, eval_loss, score,
-        ledger.bytes_up, ledger.bytes_down, ledger.messages, ledger.waiting,
+        ledger.bytes_up, ledger.bytes_down, ledger.messages, ledger.waiting, event.gap(),
     )  # fmt: skip
 
 

@@ -213,7 +213,7 @@ class Event:
     ``step`` updates so far, this one included; ``clock`` seconds since the start, virtual in the
     simulator; ``server`` the server's state, to be read now or never; ``snapshot()`` everything
     that is needed to resume right after this event; ``stopped`` a sentence, if the algorithm has
-    come to its end by itself.
+    come to its end by itself; ``gap()`` the duality gap, of algorithms that have one.
     """
 
     step: int
@@ -224,6 +224,7 @@ class Event:
     ledger: Ledger
     snapshot: Callable[[], State]
     stopped: str | None = None
+    gap: Callable[[], float | None] = lambda: None
 
 
 @dataclass(frozen=True)

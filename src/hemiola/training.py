@@ -24,6 +24,7 @@ from hemiola.errors import CheckpointError, DataError, OptionError, UnsupportedE
 from hemiola.faults import Fault, Poison, check_faults
 from hemiola.grouping import Groups, Measured
 from hemiola.job import Job, Timeline, Trace
+from hemiola.kernels.sdca import LOSSES as DUAL_LOSSES
 from hemiola.learning_rate import with_learning_rate
 from hemiola.measure import measured_groups
 from hemiola.objectives import LinearObjective
@@ -121,7 +122,7 @@ def fit(
         _check_match(sample, eval_data)
 
     def job_of(algorithm: AnyAlgorithm) -> Job:
-        source = _source(algorithm, data, workers, seed)
+        source = source_of(algorithm, data, workers, seed)
         with threadpool_limits(1, user_api="blas"):  # the estimate's sums, too, have one order
             algorithm = with_learning_rate(algorithm, objective, sample, source, workers)
         record = None if trace is None else Trace()
@@ -173,6 +174,21 @@ def usual_engine(algorithms: Iterable[AnyAlgorithm]) -> str:
     return "threads" if shared else "serial"
 
 
+def usual_algorithm(objective: Objective) -> str:
+    """The algorithm for this objective where none is named.
+
+    ``sdca`` for losses with a dual and an L2 penalty, as it needs no learning rate and knows when
+    it is done; ``tiered`` for other linear models; ``ssgd`` for everything else.
+
+    >>> from hemiola.objectives import logistic, softmax
+    >>> usual_algorithm(logistic(0.1)), usual_algorithm(logistic(0.0)), usual_algorithm(softmax())
+    ('sdca', 'tiered', 'tiered')
+    """
+    if not isinstance(objective, LinearObjective):
+        return "ssgd"
+    return "sdca" if objective.loss in DUAL_LOSSES and objective.l2 > 0 else "tiered"
+
+
 def _check_engine(algorithm: AnyAlgorithm, engine: Engine) -> None:
     """Engines refuse disciplines by themselves, but none that they have never heard of."""
     if isinstance(algorithm, SharedMemoryAlgorithm) and SharedMemory not in engine.supports:
@@ -197,7 +213,7 @@ def _is_ungrouped(algorithm: Algorithm) -> bool:
     return isinstance(discipline, Grouped) and discipline.groups is None
 
 
-def _source(
+def source_of(
     algorithm: AnyAlgorithm, data: Dataset | Sharded | Stream, workers: int, seed: int
 ) -> Source:
     """Where mini-batches come from; threads that share memory all see the whole data."""
@@ -208,8 +224,12 @@ def _source(
             return streamed(algorithm, data, workers, seed)
         return Online(data, seed)
     if not isinstance(data, Dataset):
-        what = "data in memory (hemiola.load)" if isinstance(data, Sharded) else "a finite data set"
-        raise OptionError(f"{algorithm.name} passes over {what}; it has no streams.")
+        if isinstance(data, Sharded):
+            raise OptionError(
+                f"{algorithm.name} lays all rows out in memory and cannot train from shards on "
+                "disk: load them (open_shards(...).load()), or use model-averaging, fedavg or asgd."
+            )
+        raise OptionError(f"{algorithm.name} passes over a finite data set, not over a stream.")
     return Shards(data, Whole(), 1, seed)
 
 

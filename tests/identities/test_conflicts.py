@@ -324,6 +324,54 @@ def test_another_order_inside_a_component_is_noticed():
     assert execute(problem, order, backwards, 0) != alone
 
 
+class Groups:
+    """Least squares; each weight belongs to a group of samples that are all alike."""
+
+    def __init__(self, groups=6, each=8):
+        self.touched = touched_by([[j // each] for j in range(groups * each)], groups)
+        self.start = dict.fromkeys(range(groups), 0.0)
+        self.each = each
+
+    def reads(self, j):
+        return [j // self.each]
+
+    def update(self, old, j, t):
+        return [old[0] - 0.9 * (old[0] - 1.0)]  # of curvature 1: stable below 2
+
+
+def adding(problem, shared, order, positions):
+    """A core of Hogwild!, whose additions are atomic: none is lost, but all may be stale."""
+    for t in positions:
+        j, old = order[t], []
+        for place in problem.reads(j):
+            old.append(shared[place])
+            yield
+        changed = zip(problem.reads(j), problem.update(old, j, t), old, strict=True)
+        for place, value, before in changed:
+            shared[place] += value - before
+            yield
+
+
+def in_lockstep(programs):
+    programs = list(programs)
+    while programs:
+        programs = [core for core in programs if next(core, "over") != "over"]
+
+
+def test_hogwild_diverges_at_a_rate_at_which_cyclades_converges():
+    """Eight cores that read before any of them writes make a step that is eight times too long."""
+    problem, cores = Groups(), 8
+    order = np.tile(np.arange(48), 3)
+    shared = dict(problem.start)
+    in_lockstep(adding(problem, shared, order, range(k, 144, cores)) for k in range(cores))
+    assert min(abs(value - 1) for value in shared.values()) > 100
+    shared = dict(problem.start)
+    for phase in phases_of(problem, order, 48, cores):
+        in_lockstep(program(problem, shared, order, part) for part in phase)
+    assert max(abs(value - 1) for value in shared.values()) < 1e-9
+    assert shared == execute(problem, order, [[range(144)]], 0)
+
+
 def test_serial_is_everything_in_order():
     plan = serial(np.ones(7, dtype=np.int64), 3)
     assert plan.position.tolist() == list(range(7))

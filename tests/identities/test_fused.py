@@ -76,14 +76,17 @@ def test_in_single_precision_too(loss, csr):
 
 
 @pytest.mark.parametrize("csr", [False, True], ids=["dense", "csr"])
-@pytest.mark.parametrize("shape", [(2, 1), (2, 5), (30, 1)])
-def test_tiny_data(csr, shape):
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (2, 1), (2, 5), (30, 1)])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_tiny_data(loss, csr, shape):
     X = np.linspace(-1, 2, shape[0] * shape[1]).reshape(shape)
-    data = make_dataset(sparse.csr_array(X) if csr else X, np.arange(shape[0]) % 2)
-    for loss in ("logistic", "softmax"):
-        objective = LinearObjective(loss, 0.1)
+    y = np.arange(shape[0]) % 2
+    data = Dataset(sparse.csr_array(X) if csr else X, y, np.array([0, 1]))
+    for l2 in (0.0, 0.1):
+        objective = LinearObjective(loss, l2)
         w = start(objective, data)
-        batches, rates = [[0], [1, 1, 0]], [0.3, 0.2]
+        last = shape[0] - 1
+        batches, rates = [[0], [last, last, 0]], [0.3, 0.2]
         expected = one_by_one(objective, w, data, batches, rates)
         found = fused(objective, w, data, batches, rates)
         np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
@@ -92,7 +95,7 @@ def test_tiny_data(csr, shape):
 def test_a_feature_named_twice_in_a_row():
     X = sparse.csr_array(([1.0, 2.0, 1.0, 4.0], [1, 0, 1, 0], [0, 3, 4]), shape=(2, 2))
     data = Dataset(X, np.array([1, 0]), np.array([0, 1]))
-    for loss in ("logistic", "softmax"):
+    for loss in LOSSES:
         objective = LinearObjective(loss, 0.1)
         w = start(objective, data)
         expected = one_by_one(objective, w, data, [[0, 1], [0]], [0.3, 0.3])

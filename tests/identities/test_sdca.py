@@ -97,7 +97,7 @@ def test_a_pass_is_the_papers(loss, csr, two_classes, line, same):
 def optimum(objective, data):
     """min P by L-BFGS for smooth losses; for hinge loss by a run to a tiny gap of its own."""
     if objective.loss == "hinge":
-        _, plan, state = solved(data, objective, epochs=3000, gap=None)
+        _, plan, state = solved(data, objective, epochs=3000, tolerance=None)
         return values(plan, state).dual
     start = np.zeros(data.n_features + 1)
     batch = Batch(data)
@@ -154,7 +154,7 @@ def test_the_gap_goes_to_zero(loss, threads, two_classes, line):
     data = data_for(loss, two_classes, line, n=300)
     gaps = []
     for epochs in (1, 10, 100, 1000):
-        _, plan, state = solved(data, LinearObjective(loss, 0.02), threads, epochs, gap=None)
+        _, plan, state = solved(data, LinearObjective(loss, 0.02), threads, epochs, tolerance=None)
         gaps.append(values(plan, state).gap)
     assert all(after < before + 1e-12 for before, after in pairwise(gaps))
     assert -1e-14 < gaps[-1] < (1e-4 if loss == "hinge" else 1e-9)
@@ -166,6 +166,12 @@ def test_a_run_ends_with_the_gap_that_was_asked_for(two_classes):
     assert result.stopped.startswith("the duality gap is") and "1e-05" in result.stopped
     best = optimum(LinearObjective("logistic", 0.01), two_classes(200))
     assert result.history.last.loss <= best * (1 + 1.1e-5)
+    assert result.history.records[0].gap is None, "before a plan there is no dual"
+    for record in result.history.records[1:]:
+        assert record.loss - best <= record.gap + 1e-12
+    assert (
+        result.history.last.gap <= 1e-5 * result.history.last.loss < result.history.records[-3].gap
+    )
     endless = fit(sdca(None), "logistic", two_classes(), engine="threads", workers=1, rounds=7)
     assert endless.stopped == "all rounds were done"
 
@@ -179,7 +185,7 @@ def test_a_run_ends_with_the_gap_that_was_asked_for(two_classes):
 def test_the_model_is_what_the_duals_say_after_every_pass(two_classes, csr, threads, dtype):
     data = two_classes(500, 8, csr=csr, dtype=dtype)
     objective = LinearObjective("logistic", 2e-3)
-    solver, plan, state = solved(data, objective, threads, gap=None)
+    solver, plan, state = solved(data, objective, threads, tolerance=None)
     assert plan.threads == threads and (plan.factors < 1).any()
     for epoch in range(1, 20):
         solver.epoch(plan, state, epoch)
@@ -200,7 +206,7 @@ def test_many_tiers_are_merged_without_loss():
     objective = LinearObjective("logistic", 1e-3)
     losses = {}
     for threads in (1, 2):
-        _, plan, state = solved(data, objective, threads, epochs=12, gap=None)
+        _, plan, state = solved(data, objective, threads, epochs=12, tolerance=None)
         before = state["w"].copy()
         _rebuild(plan, state)
         np.testing.assert_allclose(before, state["w"], atol=1e-9)
@@ -222,7 +228,7 @@ def test_the_limit_is_scikit_learns_optimum(loss, csr, threads, two_classes, lin
     s = np.random.default_rng(0).uniform(0.5, 2, n)
     data = replace(data, X=data.X if csr or loss == "hinge" else data.X + 1.5, weight=s / s.mean())
     solver, plan, state = solved(
-        data, LinearObjective(loss, l2), threads, 8000 if loss == "hinge" else 1500, gap=None
+        data, LinearObjective(loss, l2), threads, 8000 if loss == "hinge" else 1500, tolerance=None
     )
     w = solver.model(plan, state)
     if loss == "logistic":
@@ -287,7 +293,7 @@ def test_a_resumed_run_is_the_whole_run(two_classes, tmp_path):
 def test_a_run_whose_features_were_let_loose_resumes(tmp_path):
     data, objective = make_dataset([[2.0], [1.0]], [1, 0]), LinearObjective("hinge", 0.1)
     options = {"engine": "threads", "workers": 1, "eval_every": 10}
-    assert solved(data, objective, epochs=100, gap=None)[2]["level"] > 0
+    assert solved(data, objective, epochs=100, tolerance=None)[2]["level"] > 0
     place = {"checkpoint": tmp_path, **options}
     fit(sdca(None), objective, data, rounds=100, **place)
     resumed = fit(sdca(None), objective, data, rounds=150, resume=True, **place)
@@ -313,7 +319,7 @@ def test_odd_data(loss, threads, two_classes, line):
     doubled = Dataset(twice, empty.y, empty.classes)
     for data in (*([one] if regression else []), two, empty, zero, doubled):
         objective = LinearObjective(loss, 0.1)
-        _, plan, state = solved(data, objective, threads, 1500, gap=None)
+        _, plan, state = solved(data, objective, threads, 1500, tolerance=None)
         found = values(plan, state)
         assert math.isfinite(found.primal) and -1e-12 <= found.gap < 1e-3
 
@@ -324,4 +330,4 @@ def test_what_it_cannot_do_it_refuses_by_name(two_classes):
         fit("sdca", LinearObjective("logistic", 0.0), two_classes(), **options)
     with pytest.raises(OptionError, match=r"sdca ascends the duals of .* softmax"):
         fit("sdca", LinearObjective("softmax", 0.1), two_classes(), **options)
-    assert build("sdca", {"gap": "none"}) == sdca(None)
+    assert build("sdca", {"tolerance": "none"}) == sdca(None)

@@ -267,3 +267,65 @@ def test_importing_the_package_is_quick_because_heavy_parts_load_when_used():
     code += "'pydantic', 'matplotlib', 'pyarrow', 'typer') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# Threads that share memory
+
+
+@pytest.fixture
+def rows_of_text(tmp_path):
+    """A LIBSVM file of sparse rows."""
+    rng = np.random.default_rng(0)
+    path = tmp_path / "text.svm"
+    rows = (np.sort(rng.choice(200, 3, replace=False)) + 1 for _ in range(120))
+    lines = [f"{i % 2} " + " ".join(f"{j}:1" for j in row) for i, row in enumerate(rows)]
+    path.write_text("\n".join(lines))
+    return path
+
+
+@pytest.mark.parametrize("name", ["hogwild", "tiered", "cyclades", "sdca"])
+def test_threads_that_share_memory_train_by_name(hemiola, rows_of_text, name):
+    words = ["train", rows_of_text, "--algorithm", name, "--workers", 2]
+    out = succeeded(hemiola(*words, "--epochs", 3))
+    assert "passes           3" in out and "server updates" not in out
+    found = json.loads(succeeded(hemiola(*words, "--epochs", 3, "--json", "-")))
+    assert found["engine"]["name"] == "threads"
+    assert found["final"]["rounds"] == 3 and found["final"]["local_steps"] == 3 * 96
+    assert (found["final"]["gap"] is not None) == (name == "sdca")
+    refused = failed(hemiola(*words, "--engine", "serial"))
+    assert "use one of: threads" in refused
+    assert "no option 'shards'" in failed(hemiola(*words, "-o", "shards=2"))
+
+
+def test_a_comparison_with_one_of_them_runs_on_threads(hemiola):
+    words = ["compare", "breast_cancer", "--algorithms", "tiered,ssgd,cocoa", "--epochs", "2"]
+    assert "engine threads" in succeeded(hemiola(*words, "-o", "cocoa.epochs=1"))
+
+
+def test_sdca_ends_by_itself_and_says_how_close_it_is(hemiola, tmp_path):
+    words = ["train", "breast_cancer", "--algorithm", "sdca", "--rounds", "2000", "--workers", "1"]
+    log = tmp_path / "log.jsonl"
+    out = succeeded(hemiola(*words, "-o", "tolerance=1e-4", "--log", log))
+    assert "The run ends when the duality gap is 0.0001 of the objective." in out
+    assert "stopped          the duality gap is" in out and "duality gap      at most" in out
+    last = json.loads(log.read_text().splitlines()[-1])
+    assert 0 <= last["gap"] <= 1e-4 * last["loss"]
+
+
+def test_words_come_before_the_run(hemiola):
+    words = ["train", "breast_cancer", "--algorithm", "hogwild", "--workers", "2"]
+    out = succeeded(hemiola(*words, "--epochs", "1"))
+    assert "(Ω)" in out and "Warning: 100%" in out
+
+
+def test_what_is_for_ratings_says_so(hemiola):
+    out = failed(hemiola("train", "breast_cancer", "--algorithm", "stratified"))
+    assert "for linear models use tiered or sdca" in out
+
+
+@pytest.mark.parametrize("name", ["tiered", "cocoa"])
+def test_shards_are_loaded_for_what_needs_all_rows_at_once(hemiola, rows_of_text, tmp_path, name):
+    shards = tmp_path / "shards"
+    succeeded(hemiola("convert", rows_of_text, shards, "--shards", 5))
+    out = succeeded(hemiola("train", shards, "--algorithm", name, "--workers", 2, "--epochs", 2))
+    assert "test accuracy" in out

@@ -23,7 +23,7 @@ from hemiola.dataset import make_dataset
 from hemiola.engines.simulator import Simulator
 from hemiola.epochs import rounds_for
 from hemiola.errors import DataError, OptionError
-from hemiola.objectives import logistic, softmax, squared
+from hemiola.objectives import MatrixFactorization, logistic, softmax, squared
 from hemiola.partition import Shards
 from hemiola.sklearn import DistributedClassifier, DistributedRegressor
 from hemiola.training import fit
@@ -66,6 +66,48 @@ def test_every_algorithm_is_as_good_as_logistic_regression(name: str, cancer: Sa
     pooled = LogisticRegression().fit(X[train], y[train]).score(X[test], y[test])
     model = DistributedClassifier(name, random_state=0).fit(X[train], y[train])
     assert model.score(X[test], y[test]) >= pooled - 0.02
+
+
+@pytest.mark.parametrize("name", ["auto", "hogwild", "tiered", "sdca", "cyclades"])
+def test_threads_that_share_memory_are_as_good_too(name: str, cancer: Samples) -> None:
+    X, y = cancer
+    train, test = np.arange(len(y)) % 4 != 0, np.arange(len(y)) % 4 == 0
+    pooled = LogisticRegression().fit(X[train], y[train]).score(X[test], y[test])
+    rows = sparse.csr_array(X[train])
+    model = DistributedClassifier(name, n_workers=2, epochs=60, random_state=0).fit(rows, y[train])
+    assert model.result_.settings["engine"]["name"] == "threads"
+    assert model.n_iter_ <= 60
+    assert model.score(X[test], y[test]) >= pooled - 0.02
+
+
+def test_auto_takes_the_solver_that_fits_the_objective(digits: Samples) -> None:
+    X, y = digits[0][:300], digits[1][:300]
+    fits = {
+        "sdca": DistributedClassifier("auto", n_workers=2, epochs=3).fit(X, y == 3),
+        "tiered": DistributedClassifier("auto", n_workers=2, epochs=3).fit(X, y),
+        "ssgd": DistributedClassifier("auto", Opaque(), epochs=3).fit(X, y == 3),
+    }
+    for name, model in fits.items():
+        algorithm = model.result_.settings["algorithm"]
+        assert algorithm["name"] == name
+        assert name == "ssgd" or model.n_iter_ <= 3
+    closer = DistributedRegressor("auto", n_workers=1, l2=0.1, options={"tolerance": 1e-8})
+    model = closer.fit(X, y.astype(float))
+    gap = model.history_.last.gap
+    assert gap <= 1e-8 * model.history_.last.loss and model.n_iter_ < 300
+    assert model.score(X, y) == pytest.approx(Ridge(0.1 * 300).fit(X, y).score(X, y), abs=1e-4)
+
+
+def test_ratings_are_factorised_by_an_estimator() -> None:
+    rng = np.random.default_rng(0)
+    X = np.column_stack([rng.integers(0, 30, 900), rng.integers(0, 20, 900)]).astype(float)
+    bias = rng.normal(size=30)
+    y = 3 + bias[X[:, 0].astype(int)] + 0.1 * rng.normal(size=900)
+    objective = MatrixFactorization(30, 20, rank=2, l2=0.01, mean=float(y.mean()))
+    model = DistributedRegressor(
+        "stratified", objective, n_workers=2, epochs=30, random_state=0, options={"lr": 0.05}
+    ).fit(X, y)
+    assert model.n_iter_ == 30 and model.score(X, y) > 0.9
 
 
 def test_the_default_penalty_is_that_of_c_equal_to_one(cancer: Samples) -> None:

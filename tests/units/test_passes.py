@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from hemiola.dataset import make_dataset
+from hemiola.dataset import Dataset, make_dataset
 from hemiola.errors import OptionError
 from hemiola.kernels import Rows, sgd
 from hemiola.kernels.sgd import Mean, Rule
@@ -133,23 +133,30 @@ def test_without_an_intercept_none_moves(make):
     assert w[-1] == 1
 
 
+@pytest.mark.parametrize("csr", [False, True], ids=["dense", "csr"])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5), (40, 1)])
-def test_tiny_data(rng, shape):
-    X = sparse.csr_array(rng.standard_normal(shape))
-    data = make_dataset(X, rng.standard_normal(shape[0]), regression=True)
-    _, w, expected, _ = passes(data, Rule("squared", 0.1, 0.1))
-    np.testing.assert_allclose(w, expected, rtol=1e-12, atol=1e-12)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_tiny_data(rng, loss, csr, shape):
+    X = rng.standard_normal(shape)
+    y = rng.standard_normal(shape[0]) if loss == "squared" else np.arange(shape[0]) % 2
+    classes = None if loss == "squared" else np.array([0, 1])
+    data = Dataset(sparse.csr_array(X) if csr else X, y, classes)
+    for rule in (Rule(loss, 0.1, 0.1), Rule(loss, 0.1, 0.1, l1=0.02)):
+        _, w, expected, _ = passes(data, rule)
+        np.testing.assert_allclose(w, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_a_feature_named_twice_in_a_row_counts_twice():
-    twice = sparse.csr_array(([1.0, 2.0, 1.0], [1, 0, 1], [0, 3]), shape=(1, 2))
-    data = make_dataset([[0.0, 0.0]], [3.0], regression=True)
-    data = type(data)(twice, data.y)
-    rows = Rows.of(data, 0, "squared")
-    w = rows.inside(np.zeros(3))
-    sgd.epoch(rows, w, Rule("squared", 0.5), 0)
-    np.testing.assert_allclose(rows.outside(w), [3.0, 3.0, 1.5])
-    assert data.X.nnz == 3, "the caller's matrix stays as it is"
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_feature_named_twice_in_a_row_counts_twice(loss):
+    values, columns = [1.0, 2.0, 1.0, -1.0, 3.0], [1, 0, 1, 0, 0]
+    twice = sparse.csr_array((values, columns, [0, 3, 5]), shape=(2, 2))
+    y, classes = np.array([1, 0]), None if loss == "squared" else np.array([0, 1])
+    for rule in (Rule(loss, 0.3, 0.1), Rule(loss, 0.3, l1=0.02)):
+        _, w, expected, _ = passes(Dataset(twice, y, classes), rule)
+        np.testing.assert_allclose(w, expected, rtol=1e-12, atol=1e-12)
+    assert twice.nnz == 5, "the caller's matrix stays as it is"
+    counts = Rows.of(Dataset(twice, y, classes), 0, loss).counts
+    assert counts.tolist() == [2, 1], "how many rows use a feature"
 
 
 def test_strong_shrinkage_does_not_overflow(make):

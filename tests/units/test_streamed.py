@@ -156,3 +156,23 @@ def test_regression_from_classes_and_what_is_refused(tmp_path, sets):
     assert result.history.metric == "r2" and result.model.classes is None
     with pytest.raises(OptionError, match="Whole needs data in memory"):
         hemiola.fit("sandblaster", "softmax", shards)
+
+
+@pytest.mark.parametrize("name", ["hogwild", "tiered", "sdca", "cyclades", "cocoa"])
+def test_what_needs_all_rows_at_once_refuses_shards_and_says_what_to_do(tmp_path, name):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(103, 5)) * (rng.random((103, 5)) < 0.5)
+    data = hemiola.make_dataset(sparse.csr_array(X), np.arange(103) % 2)
+    shards = write(tmp_path / "a", data, 10)
+    with pytest.raises(OptionError, match=rf"^{name} .* load them .*open_shards.* or use model-av"):
+        hemiola.fit(name, "logistic", shards, workers=2, rounds=2)
+    result = hemiola.fit(name, "logistic", shards.load(), workers=2, rounds=2)
+    assert result.history.last.rounds == 2
+
+
+def test_cocoa_trains_from_disk_if_each_worker_has_one_shard(tmp_path):
+    data = hemiola.make_dataset(np.random.default_rng(0).normal(size=(90, 3)), np.arange(90) % 2)
+    shards = write(tmp_path / "a", data, 45)
+    result = hemiola.fit("cocoa", "logistic", shards, workers=2, rounds=300)
+    best = hemiola.fit("sdca", "logistic", shards.load(), workers=1, rounds=300)
+    assert result.history.last.loss == pytest.approx(best.history.last.loss, rel=2e-3)

@@ -3,9 +3,9 @@
 An option addresses a parameter of the recipe or, by a dot, a field of one of its components:
 ``steps=5``, ``optimizer=adam``, ``optimizer.lr=0.01``, ``partition=dirichlet``,
 ``partition.alpha=0.3``. Common fields have short names: ``lr``, ``momentum``, ``schedule``,
-``batch_size`` and ``draw``. Every algorithm has ``shards``: so many servers with a slice of w each.
-Every synchronous one has the policies of :class:`~hemiola.communicate.Synchronous`, such as
-``timeout`` and ``on_loss``.
+``batch_size`` and ``draw``. Algorithms of four modules have ``shards``: so many servers with a
+slice of w each. Every synchronous one has the policies of
+:class:`~hemiola.communicate.Synchronous`, such as ``timeout`` and ``on_loss``.
 """
 
 from __future__ import annotations
@@ -83,12 +83,16 @@ class Recipe:
 
     @property
     def general(self) -> tuple[str, ...]:
-        """The options beside its parameters: :data:`SHARDS`, and the policies of rounds.
+        """The options beside its parameters: :data:`SHARDS`, and the policies of rounds. Threads
+        that share memory have no servers, and so neither.
 
-        >>> recipe("asgd").general, recipe("ssgd").general[:3]
-        (('shards',), ('shards', 'timeout', 'late'))
+        >>> recipe("asgd").general, recipe("ssgd").general[:3], recipe("tiered").general
+        (('shards',), ('shards', 'timeout', 'late'), ())
         """
-        synchronous = isinstance(self.make().communicate, Synchronous)
+        algorithm = self.make()
+        if not isinstance(algorithm, Algorithm):
+            return ()
+        synchronous = isinstance(algorithm.communicate, Synchronous)
         known = (SHARDS, *POLICIES) if synchronous else (SHARDS,)
         return tuple(name for name in known if name not in self.parameters)
 
@@ -127,7 +131,7 @@ SHARED: Mapping[str, Recipe] = {recipe.name: recipe for recipe in _SHARED}
 """Algorithms whose threads share memory."""
 
 SHARDS = "shards"
-"""An option of every algorithm: so many servers, each with a slice of w."""
+"""An option of algorithms of four modules: so many servers, each with a slice of w."""
 
 COMPONENTS: Mapping[str, Mapping[str, type]] = {
     "optimizer": {

@@ -6,7 +6,7 @@ the duality gap are in :mod:`hemiola.kernels.sdca`. A pass over the data:
 
     for all samples i, in random blocks:  α_i += δ_i,  w += δ_i s_i x_i / (λ n)             (5), (3)
     centres, of the intercept and of damped features, move to where these are               (4), (6)
-    P(w, b) - D(α) <= gap P(w, b):  stop
+    P(w, b) - D(α) <= tolerance P(w, b):  stop
 
 There is no learning rate, steps are exact, and the gap says how far the optimum can be: for convex
 losses with L2 this is the first algorithm to try.
@@ -82,17 +82,18 @@ class Plan:
 
 @component
 class DualAscent:
-    """SDCA. The run ends when the duality ``gap`` is this small against the objective; None: never.
+    """SDCA. The run ends when the duality gap is at most ``tolerance`` times the objective; None:
+    never.
 
-    The gap is computed after passes that met little slack. ``damping``: centres for features too,
-    where rows have so much in common that single steps would undo each other; False is the paper's
-    algorithm.
+    To end the run, the gap is computed after passes that met little slack. ``damping``: centres for
+    features too, where rows have so much in common that single steps would undo each other; False
+    is the paper's algorithm.
 
     The state: α (n,), v = w / c (p + 1,) in the order of the rows laid out, its centres (p,), and
     what the next pass needs to know.
     """
 
-    gap: Annotated[float, Gt(0)] | None = 1e-3
+    tolerance: Annotated[float, Gt(0)] | None = 1e-3
     damping: bool = True
 
     def prepare(self, work: Work) -> Plan:
@@ -118,7 +119,7 @@ class DualAscent:
         state: dict[str, Any] = {
             "alpha": alpha, "w": w, "centers": np.zeros_like(w), "before": 0.0,
             "pull": START if plan.dual.intercept else 0.0, "sigma": float(plan.threads),
-            "per_slack": _GUESS, "primal": np.inf, "gap": np.inf, "level": 0, "earlier": np.inf,
+            "per_slack": _GUESS, "primal": np.inf, "level": 0, "earlier": np.inf,
         }  # fmt: skip
         total = plan.dual.rebuild(alpha, w)
         state["centers"][:-1] = w[:-1] / plan.factors**2 - w[:-1]
@@ -140,27 +141,34 @@ class DualAscent:
 
     def _stop(self, plan: Plan, state: dict[str, Any], met: float) -> str | None:
         """Compute the gap if it may be small enough; again, on a w without rounding, if it is."""
-        if self.gap is None or met * state["per_slack"] > 2 * self.gap * state["primal"]:
+        if self.tolerance is None:
+            return None
+        if met * state["per_slack"] > 2 * self.tolerance * state["primal"]:
             return None
         gap = _measure(plan, state)
         state["per_slack"] = max(gap / met, 0.01) if met > 0 else 1.0
-        if gap <= self.gap * state["primal"]:
+        if gap <= self.tolerance * state["primal"]:
             _rebuild(plan, state)
             gap = _measure(plan, state)
-        if gap > self.gap * state["primal"]:
+        if gap > self.tolerance * state["primal"]:
             return None
         share = max(gap, 0.0) / state["primal"] if state["primal"] else 0.0
-        return f"the duality gap is {share:.1e} of the objective, at most {self.gap:g}"
+        return f"the duality gap is {share:.1e} of the objective, at most {self.tolerance:g}"
 
     def model(self, plan: Plan, state: dict[str, Any]) -> Array:
         w = state["w"].copy()
         w[:-1] *= plan.factors
         return plan.rows.outside(w)
 
+    def gap(self, plan: Plan, state: dict[str, Any]) -> float:
+        return values(plan, state).gap
+
     def words(self, plan: Plan) -> list[str]:
         found = []
-        if self.gap is not None:
-            found.append(f"The run ends when the duality gap is {self.gap:g} of the objective.")
+        if self.tolerance is not None:
+            found.append(
+                f"The run ends when the duality gap is {self.tolerance:g} of the objective."
+            )
         if (share := float((plan.factors < 1).mean())) > 0:
             found.append(f"The penalty is weak and rows have much in common: {share:.0%} of the "
                          "features are damped.")  # fmt: skip
@@ -179,7 +187,7 @@ def values(plan: Plan, state: dict[str, Any]) -> Values:
 
 def _measure(plan: Plan, state: dict[str, Any]) -> float:
     found = values(plan, state)
-    state["primal"], state["gap"] = found.primal, found.gap
+    state["primal"] = found.primal
     return found.gap
 
 
@@ -266,12 +274,15 @@ def _tiers(plan: Plan) -> tuple[Array, Array]:
     return np.array([0, *(ends[k] for k in used)]), np.array(periods)
 
 
-def sdca(gap: float | None = 1e-3, damping: bool = True) -> SharedMemoryAlgorithm:
+def sdca(
+    tolerance: Annotated[float, Gt(0)] | None = 1e-3, damping: bool = True
+) -> SharedMemoryAlgorithm:
     """Dual coordinate ascent: exact steps, no learning rate, stops at a duality gap.
 
-    For convex losses with L2: logistic, squared, hinge.
+    For convex losses with L2: logistic, squared, hinge. The gap stands in the history's records; a
+    run ends when it is at most ``tolerance`` times the objective.
 
-    >>> sdca().solver.gap
+    >>> sdca().solver.tolerance
     0.001
     """
-    return SharedMemoryAlgorithm("sdca", DualAscent(gap, damping))
+    return SharedMemoryAlgorithm("sdca", DualAscent(tolerance, damping))

@@ -75,7 +75,10 @@ class Stratified:
 
     def prepare(self, work: Work) -> Plan:
         if not isinstance(work.objective, MatrixFactorization):
-            raise OptionError("stratified is for matrix factorisation; use hogwild or cyclades.")
+            raise OptionError(
+                "stratified is for matrix factorisation (hemiola.objectives.factorization); for "
+                "linear models use tiered or sdca."
+            )
         if self.blocks < work.threads:
             raise OptionError(
                 f"{work.threads} threads need as many blocks, not {self.blocks}; give blocks="

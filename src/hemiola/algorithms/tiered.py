@@ -75,6 +75,7 @@ Decay = Literal["inverse", "constant"]
 
 _MOST = (1000, 8000)  # features of the first two tiers: 4 and 32 kB, the size of the first cache
 _DENSE = 64
+_FEW = 100_000  # weights that one thread collects alone
 _MERGE_COST = 7  # rows' entries a merged weight should be spread over
 
 
@@ -95,18 +96,24 @@ class Tiers:
         ([4], [1])
         """
         n, used = len(rows), rows.used
-        first = merge_every or (BLOCK if rows.is_sparse else _DENSE)
-        soon = max(1, n // (16 * threads))  # in a small set merge 16 times a pass, all the same
+        each = -(-n // threads)  # rows of a thread; small sets merge 16 times a pass, all the same
+        first = min(
+            merge_every or (BLOCK if rows.is_sparse else _DENSE), max(1, n // (16 * threads))
+        )
         if not rows.is_sparse:
-            return cls(np.array([used]), np.array([min(first, soon)]))
-        periods = np.array([first, 16 * first, 256 * first])
-        rare = int(_MERGE_COST * used * n / max(rows.entries, 1))
+            return cls(np.array([used]), np.array([first]))
+        periods = first * np.array([1, 16, 256])
         ends = [
             min(most, int(np.searchsorted(-rows.counts, -n / period, side="right")))
             for most, period in zip(_MOST, periods[:2], strict=True)
         ]
-        periods = np.minimum(periods, [soon, 4 * soon, 16 * soon])
-        return cls(np.array([*ends, used]), np.maximum(periods, [1, 1, rare]))
+        rare = int(_MERGE_COST * used * n / max(rows.entries, 1))
+        periods[2] = max(periods[2], rare)
+        return cls(np.array([*ends, used]), np.minimum(periods, each))
+
+    def within(self, each: int) -> int:
+        """How many tiers are merged before a pass of ``each`` rows a thread is over."""
+        return max(1, int(np.count_nonzero(self.periods < each)))
 
     def words(self) -> str:
         """Who merges how often."""
@@ -200,29 +207,36 @@ class Tiered:
 
 @dataclass(eq=False)
 class _Replicas:
-    """What threads own, of the features that some row uses and the intercept: d numbers each."""
+    """What threads own: weights of the features that some row uses and the intercepts, flat, and
+    the books of those that are merged within a pass."""
 
     tiers: Tiers
     bend: Array
-    V: list[Array]
+    weights: Array
     seen: list[Array]
     sums: Array
     shares: dict[float, Array]
+    unused: bool | None = None
 
     @classmethod
     def of(cls, rows: Rows, threads: int, merge_every: int | None) -> _Replicas:
-        d, dtype = (rows.used + 1) * rows.outputs, rows.dtype
-        line = 64 // dtype.itemsize  # no two threads write to one cache line
-        V, seen = ([np.empty(d + line, dtype)[:d] for _ in range(threads)] for _ in range(2))
-        sums = np.zeros((threads, -(-d // line) * line + line), dtype)[:, :d]
-        squares, reach = rows.spread()
+        C, dtype = rows.outputs, rows.dtype
         tiers = Tiers.of(rows, threads, merge_every)
+        squares, reach = rows.spread()
         bend = np.sqrt(squares * reach)
         if len(tiers.ends) > 1:
             bend[tiers.ends[-2] : -1] = squares[tiers.ends[-2] : -1]
         bend = np.append(bend[: rows.used], bend[-1])
-        V = [v.reshape(-1, rows.outputs) for v in V]
-        return cls(tiers, bend, V, seen, sums, {})
+        merged = int(tiers.ends[tiers.within(-(-len(rows) // threads)) - 1])
+        weights = _apart(threads, (rows.used + 1) * C, dtype)
+        sums, seen = (_apart(threads, (merged + 1) * C, dtype) for _ in range(2))
+        return cls(tiers, bend, weights, list(seen), sums, {})
+
+    def shrinks_unused(self, w: Array, outputs: int) -> bool:
+        """Whether any weight of a feature that no row uses was not 0 at the start."""
+        if self.unused is None:
+            self.unused = bool(w[self.weights.shape[1] - outputs : -outputs].any())
+        return self.unused
 
     def share(self, plan: Passes, rule: Rule, t: float) -> Array:
         """(5) for the rate at t or up to twice that: it is computed anew when the rate halves."""
@@ -235,34 +249,54 @@ class _Replicas:
         return self.shares[rate]
 
 
+def _apart(threads: int, count: int, dtype: Any) -> Array:
+    """An array (threads, count) without cache lines of two threads."""
+    line = 64 // dtype.itemsize
+    return np.zeros((threads, -(-count // line) * line + line), dtype)[:, :count]
+
+
 def _together(plan: Passes, w: Array, rule: Rule, epoch: int) -> None:
     """One pass by all threads; changes w (d,) in place."""
-    from hemiola.kernels._passes import tiered_pass, total
+    n, own, t = len(plan.rows), plan.details, float(epoch * len(plan.rows))
+    size = min(rule.block_size(plan.rows, plan.threads), int(own.tiers.periods[0]))
+    blocks_of_pass = plan.rows.blocks(plan.seed, epoch, size)
+    for blocks in rule.pieces(blocks_of_pass, size, plan.threads):
+        _piece(plan, w, rule, t, blocks, size)
+        t += int(np.minimum((blocks + 1) * size, n).sum() - (blocks * size).sum())
 
-    rows, own, threads = plan.rows, plan.details, plan.threads
-    size = min(rule.block_size(rows, threads), int(own.tiers.periods[0]))
-    C, n, d = rows.outputs, len(rows), own.sums.shape[1]
-    ends, far = own.tiers.ends * C, own.sums[0].nbytes > sgd.FAR
-    t = float(epoch * n)
-    for blocks in rule.pieces(rows.blocks(plan.seed, epoch, size), size, threads):
-        own.sums[1:] = 0
-        own.sums[0, :-C], own.sums[0, -C:] = w[: d - C], w[-C:]
-        pace, a = rule.pace(t, threads), own.share(plan, rule, t)
-        parts = np.array_split(blocks, threads)
 
-        def part(k: int, pace: Any = pace, a: Array = a, parts: Any = parts) -> None:
-            tiered_pass(
-                rows.table, rule.code, parts[k], size, n, own.V[k], pace, 0.0, far,
-                k, own.seen[k], own.sums, a, ends, own.tiers.periods,
-            )  # fmt: skip
+def _piece(plan: Passes, w: Array, rule: Rule, t: float, blocks: Array, size: int) -> None:
+    from hemiola.kernels._passes import collect, tiered_pass
 
-        plan.team.run(part)
-        merged = np.empty(d, w.dtype)
-        total(own.sums, merged)
-        w[: d - C], w[-C:] = merged[:-C], merged[-C:]
-        done = int(np.minimum((blocks + 1) * size, n).sum() - (blocks * size).sum())
-        sgd.fold(rows, w, pace, done)
-        t += done
+    rows, own, threads, C, n = (
+        plan.rows, plan.details, plan.threads, plan.rows.outputs, len(plan.rows)
+    )  # fmt: skip
+    m = own.sums.shape[1] - C
+    own.sums[1:] = 0
+    own.sums[0, :m], own.sums[0, m:] = w[:m], w[-C:]
+    pace, a = rule.pace(t, threads), own.share(plan, rule, t)
+    parts = np.array_split(blocks, threads)
+    tiers = int(np.count_nonzero(own.tiers.ends * C <= m))
+    ends, periods = own.tiers.ends[:tiers] * C, own.tiers.periods[:tiers]
+    far = own.weights[0].nbytes > sgd.FAR
+
+    def part(k: int) -> None:
+        tiered_pass(
+            rows.table, rule.code, parts[k], size, n, w, own.weights[k].reshape(-1, C), pace, 0.0,
+            far, k, own.seen[k], own.sums, a, ends, periods,
+        )  # fmt: skip
+
+    plan.team.run(part)
+    done = int(np.minimum((blocks + 1) * size, n).sum() - (blocks * size).sum())
+    scale, cuts = sgd.scale_after(pace, done), np.linspace(0, len(a), threads + 1).astype(int)
+    if len(a) < _FEW:
+        collect(0, len(a), scale, w, own.weights, own.sums, a, C)
+    else:
+        plan.team.run(
+            lambda k: collect(cuts[k], cuts[k + 1], scale, w, own.weights, own.sums, a, C)
+        )
+    if own.shrinks_unused(w, C):
+        w[len(a) - C : -C] *= scale
 
 
 def tiered(

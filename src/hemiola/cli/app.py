@@ -78,6 +78,7 @@ def hemiola(
         "hemiola train a9a.svm --algorithm asgd --engine simulator -e compute=lognormal",
         "hemiola train big.npz --algorithm ssgd --epochs 20 --checkpoint run1 --log run1.jsonl",
         "hemiola train big.npz --algorithm ssgd --epochs 40 --checkpoint run1 --resume",
+        "hemiola train rcv1.svm --algorithm tiered --workers 2 --epochs 10",
         "hemiola train wine --algorithm fedavg -o partition=dirichlet -o partition.alpha=0.3",
         "hemiola train wine --algorithm ssgd --engine threads --fault die:worker=2,at=5",
     )

@@ -11,7 +11,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAVY
 from rich.table import Table
 
-from hemiola.algorithm import Algorithm
+from hemiola.algorithm import AnyAlgorithm
 from hemiola.cli import output
 from hemiola.cli.progress import make_progress
 from hemiola.cli.recipes import build_algorithms, refuse_unsupported
@@ -63,8 +63,9 @@ def compare(setup: Setup, wanted: Comparison) -> None:
     """
     wanted.check()
     setup.befalling()
-    engine = build_engine(setup.engine, setup.engine_options)
     algorithms = build_algorithms(wanted.names, wanted.options)
+    setup = setup.with_engine(algorithms.values())
+    engine = build_engine(setup.engine_name, setup.engine_options)
     refuse_unsupported(algorithms, engine)
     prepared = prepare(setup)
     results, failed = _run_all(setup, algorithms, engine, prepared, wanted.seeds)
@@ -76,7 +77,7 @@ def compare(setup: Setup, wanted: Comparison) -> None:
 
 def _run_all(
     setup: Setup,
-    algorithms: dict[str, Algorithm],
+    algorithms: dict[str, AnyAlgorithm],
     engine: Engine,
     prepared: Prepared,
     seeds: range,
@@ -108,7 +109,7 @@ def _run_all(
 
 
 def _run(
-    setup: Setup, algorithm: Algorithm, engine: Engine, prepared: Prepared, seed: int
+    setup: Setup, algorithm: AnyAlgorithm, engine: Engine, prepared: Prepared, seed: int
 ) -> Result:
     result = fit(
         algorithm,
@@ -133,12 +134,12 @@ def _report(
     best = _optimum(prepared)
     if wanted.plot is not None and any(results.values()):
         histories = {name: [r.history for r in runs] for name, runs in results.items()}
-        title = f"{prepared.train.name}, {setup.workers} workers, engine {setup.engine}"
-        plot_histories(histories, wanted.plot, title, output.seconds_label(setup.engine))
+        title = f"{prepared.train.name}, {setup.workers} workers, engine {setup.engine_name}"
+        plot_histories(histories, wanted.plot, title, output.seconds_label(setup.engine_name))
     if wanted.staleness_plot is not None and any(results.values()):
         firsts = {name: runs[0].history for name, runs in results.items() if runs}
-        title = f"{prepared.train.name}, {setup.workers} workers, engine {setup.engine}"
-        label = output.seconds_label(setup.engine)
+        title = f"{prepared.train.name}, {setup.workers} workers, engine {setup.engine_name}"
+        label = output.seconds_label(setup.engine_name)
         plot_asynchrony(firsts, wanted.staleness_plot, title, label)
     if wanted.json is not None:
         data = prepared.describe()
@@ -150,7 +151,7 @@ def _report(
     console = output.console(stderr=str(wanted.json) == "-")
     count = len(wanted.seeds)
     console.print(
-        f"{prepared.words()}; {setup.workers} workers, engine {setup.engine}, "
+        f"{prepared.words()}; {setup.workers} workers, engine {setup.engine_name}, "
         f"{count} seed{'s' if count > 1 else ''}",
         markup=False,
         highlight=False,
@@ -188,7 +189,7 @@ def _table(
     )
     table.add_column("algorithm", no_wrap=True)
     table.add_column(f"{where}\n{metric}", justify="right", no_wrap=True)
-    time = "seconds\n(virtual)" if output.virtual(setup.engine) else "seconds"
+    time = "seconds\n(virtual)" if output.virtual(setup.engine_name) else "seconds"
     for header in ("training\nloss", "gap", "rounds", "local\nsteps", time, "sent", "waiting"):
         table.add_column(header, justify="right", overflow="fold", min_width=7)
     for name, runs in results.items():

@@ -18,14 +18,19 @@ Data = Annotated[
     ),
 ]
 Engine = Annotated[
-    str, Option(help="serial, threads, processes or simulator; see `hemiola engines`.")
+    str | None,
+    Option(
+        help="serial, threads, processes or simulator; see `hemiola engines`.",
+        show_default="serial; threads where memory is shared",
+    ),
 ]
 Workers = Annotated[int, Option(help="Number of workers, K.")]
 Rounds = Annotated[
     int | None,
     Option(
-        help="Synchronous rounds; an asynchronous round is K updates of the server.",
-        show_default="300",
+        help="Synchronous rounds; an asynchronous round is K updates of the server, one of shared "
+        "memory a pass over the data.",
+        show_default="300; 20 passes",
     ),
 ]
 Epochs = Annotated[
@@ -103,7 +108,7 @@ StalenessPlot = Annotated[
 
 def _common(
     data: Data,
-    engine: Engine = "serial",
+    engine: Engine = None,
     workers: Workers = 4,
     rounds: Rounds = None,
     epochs: Epochs = None,

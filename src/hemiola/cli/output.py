@@ -15,6 +15,7 @@ from rich.table import Table
 
 from hemiola import __version__
 from hemiola.calibration import Timing
+from hemiola.communicate import SharedMemory
 from hemiola.describe import describe
 from hemiola.errors import DataError
 from hemiola.history import History, Record
@@ -113,6 +114,7 @@ def document(result: Result, data: dict[str, Any], best: bool = False) -> dict[s
             "bytes_up": last.bytes_up,
             "bytes_down": last.bytes_down,
             "messages": last.messages,
+            "gap": last.gap,
             "waiting_share": waiting_share(last, result.settings["workers"]),
             "mean_staleness": history.mean_staleness(),
         },
@@ -146,17 +148,13 @@ def summary(result: Result, data: dict[str, Any], best: bool = False) -> Table:
     rows["training loss"] = f"{model.loss:.6g}"
     if best:
         rows["of round"] = f"{model.rounds:g}, the best"
+    shared = _shares_memory(result)
     rows |= {
-        "rounds": f"{last.rounds:,g}",
+        "passes" if shared else "rounds": f"{last.rounds:,g}",
         "local steps": f"{last.local_steps:,}",
-        "server updates": f"{last.updates:,}",
         seconds_label(result.settings["engine"]["name"]): f"{last.seconds:.4g}",
-        "sent": f"{human_bytes(last.bytes_up)} up, {human_bytes(last.bytes_down)} down, "
-        f"{last.messages:,} messages",
-        "waiting": f"{waiting_share(last, result.settings['workers']):.1%} of the workers' time",
-        "mean staleness": f"{history.mean_staleness():.2f}",
-        "worker updates": _updates(history),
     }
+    rows |= _about_passes(history) if shared else _about_messages(result)
     if history.lead and len(history.lead) > 1:
         rows["lead"] = f"at most {len(history.lead) - 1} pieces of work ahead of the slowest"
     if history.late or history.refused or history.lost:
@@ -168,6 +166,34 @@ def summary(result: Result, data: dict[str, Any], best: bool = False) -> Table:
     for row in rows.items():
         table.add_row(*row)
     return table
+
+
+def _shares_memory(result: Result) -> bool:
+    """Threads without a server: there are no messages, and no updates to count."""
+    discipline: str = result.settings["algorithm"]["communicate"]["type"]
+    return discipline == SharedMemory.__name__
+
+
+def _about_passes(history: History) -> dict[str, str]:
+    rows = {}
+    if history.last.gap is not None:
+        rows["duality gap"] = f"at most {history.last.gap:.2g} above the least training loss"
+    if history.undone:
+        rows["lost updates"] = f"{max(history.undone):.2%} of the change of a pass, at most"
+    return rows
+
+
+def _about_messages(result: Result) -> dict[str, str]:
+    history, last = result.history, result.history.last
+    waiting = waiting_share(last, result.settings["workers"])
+    return {
+        "server updates": f"{last.updates:,}",
+        "sent": f"{human_bytes(last.bytes_up)} up, {human_bytes(last.bytes_down)} down, "
+        f"{last.messages:,} messages",
+        "waiting": f"{waiting:.1%} of the workers' time",
+        "mean staleness": f"{history.mean_staleness():.2f}",
+        "worker updates": _updates(history),
+    }
 
 
 def _updates(history: History) -> str:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from hemiola.callbacks import Callback
-from hemiola.communicate import Synchronous
+from hemiola.communicate import SharedMemory, Synchronous
 from hemiola.history import Record
 from hemiola.job import Event, Job
 from hemiola.types import Array
@@ -44,7 +44,7 @@ class ProgressBar(Callback):
         self._total = 0
 
     def on_start(self, job: Job, updates: int) -> None:
-        if not isinstance(job.algorithm.communicate, Synchronous):
+        if not isinstance(job.algorithm.communicate, Synchronous | SharedMemory):
             self._per_round = job.workers
         self._total = updates // self._per_round
         self._progress.update(self._task, total=updates)

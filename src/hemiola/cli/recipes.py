@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from hemiola.algorithm import Algorithm
-from hemiola.algorithms.registry import RECIPES, build, path_of, recipe
+from hemiola.algorithm import Algorithm, AnyAlgorithm
+from hemiola.algorithms.registry import RECIPES, SHARED, build, path_of, recipe
 from hemiola.contracts import Engine
 from hemiola.engines import engine_class, names
 from hemiola.errors import OptionError, UnsupportedError, nearest
+from hemiola.local import LocalSDCA
 from hemiola.options import parse_options
 
 Options = dict[str, str]
 
 
-def build_algorithms(chosen: Sequence[str], options: Iterable[str]) -> dict[str, Algorithm]:
+def build_algorithms(chosen: Sequence[str], options: Iterable[str]) -> dict[str, AnyAlgorithm]:
     """Algorithms by name. An option goes to those that have it, ``bmuf.eta=0.9`` to one of them.
 
     Raises :class:`OptionError` when none has it.
@@ -28,7 +29,7 @@ def build_algorithms(chosen: Sequence[str], options: Iterable[str]) -> dict[str,
         if chosen.count(name) > 1:
             raise OptionError(f"{name} is named twice; leave one out.")
     shared, own = _sorted_out(chosen, parse_options(options))
-    made: dict[str, Algorithm] = {}
+    made: dict[str, AnyAlgorithm] = {}
     refused: dict[str, list[OptionError]] = {key: [] for key in shared}
     for name in chosen:
         made[name], refusals = _fitting(name, shared, own[name])
@@ -40,7 +41,7 @@ def build_algorithms(chosen: Sequence[str], options: Iterable[str]) -> dict[str,
     return made
 
 
-def refuse_unsupported(algorithms: dict[str, Algorithm], engine: Engine) -> None:
+def refuse_unsupported(algorithms: dict[str, AnyAlgorithm], engine: Engine) -> None:
     """Raise :class:`UnsupportedError` before anything runs on an engine that cannot run it."""
     for name, algorithm in algorithms.items():
         discipline = type(algorithm.communicate)
@@ -52,9 +53,14 @@ def refuse_unsupported(algorithms: dict[str, Algorithm], engine: Engine) -> None
             )
 
 
-def supporting(algorithm: Algorithm) -> list[str]:
+def may_stream(algorithm: AnyAlgorithm) -> bool:
+    """Whether it trains from shards on disk; for others they are loaded into memory."""
+    return isinstance(algorithm, Algorithm) and not isinstance(algorithm.local, LocalSDCA)
+
+
+def supporting(algorithm: AnyAlgorithm) -> list[str]:
     """The engines that have the algorithm's discipline."""
-    discipline = type(algorithm.communicate)
+    discipline: type = type(algorithm.communicate)
     return [name for name in names() if discipline in engine_class(name)().supports]
 
 
@@ -66,14 +72,16 @@ def _sorted_out(chosen: Sequence[str], options: Options) -> tuple[Options, dict[
         head, _, rest = key.partition(".")
         if rest and head in own:
             own[head][rest] = value
-        elif rest and head in RECIPES:
+        elif rest and head in (*RECIPES, *SHARED):
             raise OptionError(f"{key} is for {head}, which does not run here; add it, or leave it.")
         else:
             shared[key] = value
     return shared, own
 
 
-def _fitting(name: str, shared: Options, own: Options) -> tuple[Algorithm, dict[str, OptionError]]:
+def _fitting(
+    name: str, shared: Options, own: Options
+) -> tuple[AnyAlgorithm, dict[str, OptionError]]:
     """The algorithm with the options that it has, and the errors for shared ones that it has not.
 
     Which options it has depends on the components that are chosen.

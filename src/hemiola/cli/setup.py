@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 
 from hemiola.algorithm import AnyAlgorithm, SharedMemoryAlgorithm
 from hemiola.callbacks import Callback, EarlyStopping, TargetLoss, TimeLimit
-from hemiola.contracts import Engine, Source
+from hemiola.contracts import Engine
 from hemiola.data import DiskShards, Standardizer, load, open_shards, split
 from hemiola.data.manifest import is_shards
 from hemiola.dataset import Dataset
@@ -31,7 +30,7 @@ from hemiola.errors import CheckpointError, DataError, OptionError, nearest
 from hemiola.faults import Faults, check_faults, parse_fault
 from hemiola.objectives import LinearObjective
 from hemiola.options import Choices, arguments, parse_options, unknown_option
-from hemiola.training import make_objective, streamed
+from hemiola.training import make_objective, source_of, usual_engine
 
 OBJECTIVES = ("auto", "logistic", "softmax", "squared", "hinge")
 ROUNDS = 300
@@ -55,7 +54,7 @@ class Setup:
     """What the commands that train have in common, as given."""
 
     data: str
-    engine: str
+    engine: str | None
     workers: int
     rounds: int | None
     epochs: float | None
@@ -73,6 +72,16 @@ class Setup:
     patience: int | None
     engine_options: Sequence[str] | None
     faults: Sequence[str] | None = None
+
+    def with_engine(self, algorithms: Iterable[AnyAlgorithm]) -> Setup:
+        """With the usual engine for these algorithms, if none was named."""
+        return self if self.engine else replace(self, engine=usual_engine(algorithms))
+
+    @property
+    def engine_name(self) -> str:
+        """The engine, which is known by now."""
+        assert self.engine is not None
+        return self.engine
 
     def origin(self) -> dict[str, Any]:
         """What says which data a run is on: enough for :func:`prepare`."""
@@ -266,20 +275,12 @@ def build_engine(name: str, options: Iterable[str] | None) -> Engine:
 
 def count_rounds(setup: Setup, algorithm: AnyAlgorithm, train: Dataset | DiskShards) -> int:
     """The rounds to train for; passes over the data, where threads share memory."""
-    shared = isinstance(algorithm, SharedMemoryAlgorithm)
     if setup.epochs is None:
-        usual = PASSES if shared else ROUNDS
+        usual = PASSES if isinstance(algorithm, SharedMemoryAlgorithm) else ROUNDS
         return usual if setup.rounds is None else setup.rounds
     if setup.rounds is not None:
         raise OptionError("--rounds and --epochs both say how long to train; give one of them.")
     from hemiola.epochs import rounds_for
-    from hemiola.partition import Shards
 
-    source: Source
-    if isinstance(algorithm, SharedMemoryAlgorithm):
-        return math.ceil(setup.epochs)
-    if isinstance(train, DiskShards):
-        source = streamed(algorithm, train, setup.workers, 0)
-    else:
-        source = Shards(train, algorithm.partition, setup.workers, 0)
+    source = source_of(algorithm, train, setup.workers, 0)
     return rounds_for(algorithm, source, setup.workers, setup.epochs)

@@ -10,7 +10,7 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.table import Table
 
-from hemiola.algorithm import Algorithm
+from hemiola.algorithm import AnyAlgorithm
 from hemiola.calibration import Timing, calibrate, load_timing
 from hemiola.callbacks import Callback
 from hemiola.cli import output, sweep
@@ -59,7 +59,7 @@ class Case:
 
     point: dict[str, str]
     setup: Setup
-    algorithm: Algorithm
+    algorithm: AnyAlgorithm
     engine: Simulator
     seed: int
     timeline: Path | None = None

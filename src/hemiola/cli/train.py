@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hemiola.algorithm import Algorithm
+from hemiola.algorithm import AnyAlgorithm
 from hemiola.callbacks import Callback, JsonLines
 from hemiola.cli import groups, output
 from hemiola.cli.groups import Announce
 from hemiola.cli.progress import ProgressBar
-from hemiola.cli.recipes import build_algorithms, refuse_unsupported
+from hemiola.cli.recipes import build_algorithms, may_stream, refuse_unsupported
 from hemiola.cli.setup import Prepared, Setup, build_engine, count_rounds, prepare
 from hemiola.contracts import Engine
 from hemiola.errors import DivergedError, OptionError, TrainingInterrupted, WorkersLostError
@@ -58,10 +58,11 @@ def train(setup: Setup, run: Run) -> None:
     """Train, show and write what was asked for."""
     run.check()
     setup.befalling()
-    engine = build_engine(setup.engine, setup.engine_options)
     algorithms = build_algorithms([run.algorithm], run.options)
+    setup = setup.with_engine(algorithms.values())
+    engine = build_engine(setup.engine_name, setup.engine_options)
     refuse_unsupported(algorithms, engine)
-    prepared = prepare(setup, from_disk=True)
+    prepared = prepare(setup, from_disk=may_stream(algorithms[run.algorithm]))
     try:
         result = _fit(setup, run, algorithms[run.algorithm], engine, prepared)
     except DivergedError as error:
@@ -78,7 +79,7 @@ def train(setup: Setup, run: Run) -> None:
 
 
 def _fit(
-    setup: Setup, run: Run, algorithm: Algorithm, engine: Engine, prepared: Prepared
+    setup: Setup, run: Run, algorithm: AnyAlgorithm, engine: Engine, prepared: Prepared
 ) -> Result:
     screen = output.console(stderr=str(run.json) == "-")
     callbacks: list[Callback] = [Announce(screen), ProgressBar(run.algorithm), *setup.callbacks()]
@@ -129,7 +130,7 @@ def _how_to_resume(run: Run) -> str:
 
 
 def _report(result: Result, setup: Setup, run: Run, prepared: Prepared) -> None:
-    data, engine = prepared.describe(), setup.engine
+    data, engine = prepared.describe(), setup.engine_name
     if run.json is not None:
         output.write_json(run.json, output.document(result, data, setup.keep_best))
     if run.plot is not None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hemiola.algorithm import SharedMemoryAlgorithm
+from hemiola.contracts import Certifying
 from hemiola.engines._clock import WallClock
 from hemiola.job import Event, Job, Ledger, Work
 from hemiola.types import State, copy_state
@@ -33,6 +34,9 @@ def passes(job: Job, resume: State | None) -> Iterator[Event]:
         counts = {"step": step, "clock": clock.now(), "ledger": vars(ledger)}
         return copy_state({**counts, "solver": state, "server": server})
 
+    def gap() -> float | None:
+        return solver.gap(plan, state) if isinstance(solver, Certifying) else None
+
     server: dict[str, Any] = {}
     while True:
         stopped = solver.epoch(plan, state, step)
@@ -42,5 +46,5 @@ def passes(job: Job, resume: State | None) -> Iterator[Event]:
         ledger.undone += [state["lost"]] if "lost" in state else []
         clock.pause()
         server = {"w": solver.model(plan, state)}
-        yield Event(step, clock.now(), (), 0, server, ledger, snapshot, stopped)
+        yield Event(step, clock.now(), (), 0, server, ledger, snapshot, stopped, gap)
         clock.resume()

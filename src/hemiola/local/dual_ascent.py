@@ -93,6 +93,12 @@ def _dual_of(task: Task) -> Dual:
         raise OptionError(
             "cocoa keeps a dual variable for every sample, and a stream has no end of them."
         ) from error
+    held = len(data) if rows is None else len(rows)
+    if held < task.source.samples(task.worker):
+        raise OptionError(
+            "cocoa visits all samples of a worker in every round, and here they are in several "
+            "shards on disk: load them (open_shards(...).load()), or use model-averaging or fedavg."
+        )
     y = data.y[rows]
     if objective.loss != "squared":
         y = 2 * y - 1

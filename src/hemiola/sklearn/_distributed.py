@@ -13,17 +13,17 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from hemiola.algorithm import Algorithm
+from hemiola.algorithm import Algorithm, AnyAlgorithm, SharedMemoryAlgorithm
 from hemiola.algorithms.registry import build, recipe
 from hemiola.contracts import Engine, Objective
 from hemiola.dataset import Dataset, make_dataset
 from hemiola.epochs import rounds_for
 from hemiola.errors import OptionError, nearest
 from hemiola.objectives import LinearObjective
-from hemiola.partition import Shards
-from hemiola.training import fit, make_objective
+from hemiola.training import fit, make_objective, source_of, usual_algorithm
 from hemiola.types import Array
 
+AUTO = "auto"
 _DTYPES = (np.float64, np.float32)
 _FRACTION, _SMALL = 0.1, 32  # of a shard: the usual mini-batch, and the least samples in one
 _BATCH_SIZE = ("batch", "batch.size", "batch_size")
@@ -36,10 +36,10 @@ class Distributed(BaseEstimator):
 
     def __init__(
         self,
-        algorithm: str | Algorithm = "ssgd",
+        algorithm: str | AnyAlgorithm = "ssgd",
         objective: str | Objective = "auto",
         *,
-        engine: str | Engine = "serial",
+        engine: str | Engine | None = None,
         n_workers: int = 4,
         rounds: int | None = 300,
         epochs: float | None = None,
@@ -91,14 +91,14 @@ class Distributed(BaseEstimator):
         self._check_parameters()
         seen = self.n_samples_seen_ + total
         workers = min(_count("n_workers", self.n_workers), len(data))
-        algorithm = self._make_algorithm(len(data), workers)
         objective = self._make_objective(data, seen)
+        algorithm = self._make_algorithm(len(data), workers, objective)
         seed = int(self._random.randint(np.iinfo(np.int32).max))
         if epochs is None:
             rounds = _count("rounds", self.rounds)
         else:
-            shards = Shards(data, algorithm.partition, workers, seed)
-            rounds = rounds_for(algorithm, shards, workers, epochs)
+            source = source_of(algorithm, data, workers, seed)
+            rounds = rounds_for(algorithm, source, workers, epochs)
         result = fit(
             algorithm, objective, data,
             engine=self.engine, workers=workers, rounds=rounds, seed=seed, w0=w0,
@@ -118,27 +118,33 @@ class Distributed(BaseEstimator):
             raise OptionError("l1 is not supported by these algorithms; use l1=0 and l2.")
         if not isinstance(self.options, Mapping | None):
             raise OptionError(f"options must be a mapping like {{'lr': 0.1}}, not {self.options!r}")
-        kinds = {"algorithm": Algorithm, "objective": Objective, "engine": Engine}
+        kinds: dict[str, tuple[type, ...]] = {
+            "algorithm": (Algorithm, SharedMemoryAlgorithm),
+            "objective": (Objective,),
+            "engine": (Engine, type(None)),
+        }
         for name, kind in kinds.items():
             value = getattr(self, name)
-            if not isinstance(value, str | kind):
-                raise OptionError(f"{name} must be a name or an {kind.__name__}, not {value!r}.")
+            if not isinstance(value, (str, *kind)):
+                what = kind[0].__name__
+                raise OptionError(f"{name} must be a name or an {what}, not {value!r}.")
 
-    def _make_algorithm(self, n: int, workers: int) -> Algorithm:
+    def _make_algorithm(self, n: int, workers: int, objective: Objective) -> AnyAlgorithm:
         """The algorithm; one given by name takes at least 32 samples, or all, a mini-batch."""
         options = self.options or {}
-        if isinstance(self.algorithm, Algorithm):
+        if not isinstance(self.algorithm, str):
             if options:
                 raise OptionError(
                     "options are for algorithms given by name; this one is complete, so set "
                     "them when building it."
                 )
             return self.algorithm
-        if "batch" in recipe(self.algorithm).parameters and not set(_BATCH_SIZE) & set(options):
+        name = usual_algorithm(objective) if self.algorithm == AUTO else self.algorithm
+        if "batch" in recipe(name).parameters and not set(_BATCH_SIZE) & set(options):
             shard = math.ceil(n / workers)
             size = max(_SMALL, math.ceil(_FRACTION * shard))
             options = {**options, "batch_size": "all" if size >= shard else size}
-        return build(self.algorithm, options)
+        return build(name, options)
 
     def _make_objective(self, data: Dataset, seen: float) -> Objective:
         """The objective; the default penalty is that of scikit-learn's C = 1."""

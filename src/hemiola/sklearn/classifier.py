@@ -27,12 +27,16 @@ def _has_probabilities(estimator: Distributed) -> bool:
 class DistributedClassifier(ClassifierMixin, Distributed):
     """A linear classifier, trained by several workers.
 
-    ``algorithm``     the name of an algorithm, or an :class:`~hemiola.algorithm.Algorithm`;
+    ``algorithm``     the name of an algorithm, or an :class:`~hemiola.algorithm.Algorithm`, or
+                      ``auto``: for linear models threads that share memory, ``sdca`` where there is
+                      an L2 penalty and a dual (logistic, squared, hinge), else ``tiered``;
     ``objective``     ``auto`` or ``logistic`` (softmax for more than two classes), ``softmax``,
                       ``hinge`` (two classes only), or an :class:`~hemiola.contracts.Objective`;
-    ``engine``        the name of an engine, or an :class:`~hemiola.contracts.Engine`;
+    ``engine``        the name of an engine, or an :class:`~hemiola.contracts.Engine`; None:
+                      ``threads`` for algorithms that share memory, ``serial`` for the others;
     ``n_workers``     how many workers; no more than there are samples are used;
-    ``rounds``        how long ``fit`` trains: rounds of communication;
+    ``rounds``        how long ``fit`` trains: rounds of communication, or passes over the data of
+                      algorithms that share memory;
     ``epochs``        passes over the data, instead of ``rounds``;
     ``l1``            must be 0;
     ``l2``            L2 penalty; None is 1/n (with sample weights, one over their sum): C = 1 in
