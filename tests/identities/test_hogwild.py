@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from hemiola.algorithms.hogwild import Hogwild, hogwild, kept, lost_share
+from hemiola.algorithms.hogwild import Hogwild, hogwild, lost_share, pull_of
 from hemiola.dataset import Batch, make_dataset
 from hemiola.engines.threads import Threads
 from hemiola.errors import OptionError, UnsupportedError
@@ -107,10 +107,15 @@ def test_the_sparse_penalty_adds_up_to_the_whole_one():
 
 def test_a_rare_feature_keeps_its_sign():
     X = sparse.csr_array(np.eye(4))
-    plan = Hogwild(1.0).prepare(Work(logistic(0.5), make_dataset(X, [0, 1, 0, 1]), 2, 0))
-    assert (kept(plan, Rule("logistic", 1.0, 0.5)) == 0).all()
-    assert kept(plan, Rule("logistic", 1.0)).size == 0
-    np.testing.assert_allclose(kept(plan, Rule("logistic", 0.1, 0.5)), 1 - 0.1 * 4 * 0.5)
+    objective = LinearObjective("squared", 0.5, intercept=False)
+    data = make_dataset(X, np.zeros(4), regression=True)
+    w0 = np.array([1.0, 2.0, 3.0, 4.0, 0.0])
+    plan = Hogwild(0.1).prepare(Work(objective, data, 2, 0))
+    np.testing.assert_allclose(pull_of(plan), 4 * 0.5)
+    w, _ = trained(Hogwild(0.1), data, objective, 2, passes=1, w0=w0)
+    np.testing.assert_allclose(w, w0 * (1 - 0.1 * (2 + 1)))
+    w, _ = trained(Hogwild(0.9), data, objective, 2, passes=1, w0=w0)
+    np.testing.assert_allclose(w, -0.9 * w0)  # the penalty alone would leave 0
 
 
 # Constants of sparsity

@@ -86,6 +86,7 @@ class Hogwild:
     def prepare(self, work: Work) -> Passes:
         plan = plan_passes(work, "hogwild")
         self._rule(plan, 0)
+        plan.details = pull_of(plan)
         return plan
 
     def init(self, plan: Passes, w0: Array) -> dict[str, Any]:
@@ -129,12 +130,10 @@ class Hogwild:
         return Rule(plan.objective.loss, rate, plan.objective.l2, False, intercept)
 
 
-def kept(plan: Passes, rule: Rule) -> Array:
-    """What (4) leaves of each feature's weight when a row uses it: (p,), or nothing if all."""
-    if not rule.l2:
-        return np.empty(0, plan.rows.dtype)
-    per_use = len(plan.rows) * rule.l2 / np.maximum(plan.rows.counts, 1)
-    return np.maximum(1 - rule.rate * per_use, 0).astype(plan.rows.dtype)
+def pull_of(plan: Passes) -> Array:
+    """(4) for each use of a feature: |E| λ / d_u (p,), or nothing if λ is 0."""
+    per_use = len(plan.rows) * plan.objective.l2 / np.maximum(plan.rows.counts, 1)
+    return per_use.astype(plan.rows.dtype) if plan.objective.l2 else np.empty(0, plan.rows.dtype)
 
 
 def _race(plan: Passes, w: Array, rule: Rule, epoch: int, count: bool) -> list[Array]:
@@ -142,11 +141,11 @@ def _race(plan: Passes, w: Array, rule: Rule, epoch: int, count: bool) -> list[A
     rows = plan.rows
     size = rule.block_size(rows, plan.threads)
     parts = np.array_split(rows.blocks(plan.seed, epoch, size), plan.threads)
-    keep, pace = kept(plan, rule), rule.pace(float(epoch * len(rows)), l2=0.0)
+    pace = rule.pace(float(epoch * len(rows)), l2=0.0)
 
     def part(k: int) -> Array:
         told = np.zeros((rows.n_features + 1 if count else 0, rows.outputs))
-        sgd.plain(rows, w, rule, pace, parts[k], size, keep, told)
+        sgd.plain(rows, w, rule, pace, parts[k], size, plan.details, told)
         return told
 
     return plan.team.run(part)

@@ -208,6 +208,7 @@ class _Replicas:
     seen: list[Array]
     sums: Array
     shares: dict[float, Array]
+    unused: bool | None = None
 
     @classmethod
     def of(cls, rows: Rows, threads: int, merge_every: int | None) -> _Replicas:
@@ -224,6 +225,13 @@ class _Replicas:
         V = [v.reshape(-1, rows.outputs) for v in V]
         return cls(tiers, bend, V, seen, sums, {})
 
+    def shrinks_unused(self, w: Array) -> bool:
+        """Whether any weight of a feature that no row uses was not 0 at the start."""
+        if self.unused is None:
+            C = self.V[0].shape[1]
+            self.unused = bool(w[self.sums.shape[1] - C : -C].any())
+        return self.unused
+
     def share(self, plan: Passes, rule: Rule, t: float) -> Array:
         """(5) for the rate at t or up to twice that: it is computed anew when the rate halves."""
         halvings = np.floor(np.log2(rule.rate / rule.rate_at(t)))
@@ -237,7 +245,7 @@ class _Replicas:
 
 def _together(plan: Passes, w: Array, rule: Rule, epoch: int) -> None:
     """One pass by all threads; changes w (d,) in place."""
-    from hemiola.kernels._passes import tiered_pass, total
+    from hemiola.kernels._passes import collect, tiered_pass
 
     rows, own, threads = plan.rows, plan.details, plan.threads
     size = min(rule.block_size(rows, threads), int(own.tiers.periods[0]))
@@ -257,11 +265,11 @@ def _together(plan: Passes, w: Array, rule: Rule, epoch: int) -> None:
             )  # fmt: skip
 
         plan.team.run(part)
-        merged = np.empty(d, w.dtype)
-        total(own.sums, merged)
-        w[: d - C], w[-C:] = merged[:-C], merged[-C:]
         done = int(np.minimum((blocks + 1) * size, n).sum() - (blocks * size).sum())
-        sgd.fold(rows, w, pace, done)
+        scale = sgd.scale_after(pace, done)
+        collect(own.sums, scale, w, C)
+        if own.shrinks_unused(w):
+            w[d - C : -C] *= scale
         t += done
 
 

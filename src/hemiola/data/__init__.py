@@ -8,6 +8,7 @@ from hemiola.data.prepare import Standardizer, split
 from hemiola.data.ratings import Ratings, read_ratings
 from hemiola.data.sources import load
 from hemiola.data.streams import FunctionStream, LinearStream, LogisticStream
+from hemiola.data.synthetic import synthetic
 
 __all__ = [
     "BlockStream",
@@ -24,4 +25,5 @@ __all__ = [
     "open_shards",
     "read_ratings",
     "split",
+    "synthetic",
 ]

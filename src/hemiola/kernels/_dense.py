@@ -10,6 +10,7 @@ from hemiola.kernels._steps import (
     intercept_step,
     scale_at,
     shrinkage,
+    shrunk,
     slope,
     slopes,
     step_at,
@@ -17,11 +18,11 @@ from hemiola.kernels._steps import (
 
 
 @compiled
-def dense_rows(table, loss, first, last, V, pace, t, keep, told, far):
+def dense_rows(table, loss, first, last, V, pace, t, pull, told, far):
     if loss == SOFTMAX:
-        _outputs(table, loss, first, last, V, pace, t, keep, told)
+        _outputs(table, loss, first, last, V, pace, t, pull, told)
     else:
-        _one_output(table, loss, first, last, V.reshape(-1), pace, t, keep, told.reshape(-1))
+        _one_output(table, loss, first, last, V.reshape(-1), pace, t, pull, told.reshape(-1))
 
 
 @compiled
@@ -45,18 +46,18 @@ def scores(x, V, scale, z):
 
 
 @compiled
-def _update(x, v, a, keep, told):
-    """v <- keep v - a x"""
+def _update(x, v, a, rate, pull, told):
+    """v <- max(1 - rate pull, 0) v - a x"""
     for j in range(x.shape[0]):
         before = v[j]
-        after = (keep[j] * before if keep.shape[0] else before) - a * x[j]
+        after = (shrunk(before, rate * pull[j]) if pull.shape[0] else before) - a * x[j]
         v[j] = after
         if told.shape[0]:
             told[j] += np.float64(after) - np.float64(before)
 
 
 @compiled
-def _one_output(table, loss, first, last, v, pace, t, keep, told):
+def _one_output(table, loss, first, last, v, pace, t, pull, told):
     X, y, s = table
     p = v.shape[0] - 1
     scale, shrink, one = scale_at(pace, t), shrinkage(pace), v.dtype.type(1)
@@ -66,15 +67,15 @@ def _one_output(table, loss, first, last, v, pace, t, keep, told):
         if s.shape[0]:
             r *= s[i]
         _, rate, gain, following = step_at(pace, t, scale, shrink)
-        a = v.dtype.type(gain * r)
-        if keep.shape[0] or told.shape[0]:
-            _update(x, v, a, keep, told)
+        a = v.dtype.type(gain) * r
+        if pull.shape[0] or told.shape[0]:
+            _update(x, v, a, v.dtype.type(rate), pull, told)
         elif r != 0.0:
             for j in range(p):
                 v[j] -= a * x[j]
         if pace.bias != 0.0 and r != 0.0:
             before = v[p]
-            after = before - v.dtype.type(intercept_step(pace, t, rate) * r)
+            after = before - v.dtype.type(intercept_step(pace, t, rate)) * r
             v[p] = after
             if told.shape[0]:
                 told[p] += np.float64(after) - np.float64(before)
@@ -83,7 +84,7 @@ def _one_output(table, loss, first, last, v, pace, t, keep, told):
 
 
 @compiled
-def _outputs(table, loss, first, last, V, pace, t, keep, told):
+def _outputs(table, loss, first, last, V, pace, t, pull, told):
     X, y, s = table
     p = V.shape[0] - 1
     z = np.empty(V.shape[1], V.dtype)
@@ -96,10 +97,10 @@ def _outputs(table, loss, first, last, V, pace, t, keep, told):
             z *= s[i]
         _, rate, gain, following = step_at(pace, t, scale, shrink)
         for j in range(p):
-            kept = keep[j] if keep.shape[0] else V.dtype.type(1)
+            pulled = V.dtype.type(rate) * pull[j] if pull.shape[0] else V.dtype.type(0)
             for c in range(z.shape[0]):
                 before = V[j, c]
-                after = kept * before - V.dtype.type(gain * z[c]) * x[j]
+                after = shrunk(before, pulled) - V.dtype.type(gain * z[c]) * x[j]
                 V[j, c] = after
                 if told.shape[0]:
                     told[j, c] += np.float64(after) - np.float64(before)

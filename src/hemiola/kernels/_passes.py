@@ -5,7 +5,7 @@
 ``blocks``  numbers of blocks of ``size`` rows, of ``n`` rows in all;
 ``V``       (p + 1, C), in place; w = σ V but for the last row, which holds the intercepts;
 ``pace``    :class:`~hemiola.kernels._steps.Pace`; ``t`` the steps that all threads did before;
-``keep``    (p,) what remains of v_j when a row that uses j shrinks it; empty: nothing shrinks;
+``pull``    (p,) how much a step of 1 shrinks v_j when a row uses j; empty: nothing shrinks;
 ``told``    (p + 1, C) float64: every change is added to it; empty: none is;
 ``far``     whether V is larger than the cache, so that it should be fetched ahead of use.
 """
@@ -21,28 +21,28 @@ from hemiola.kernels._sparse import sparse_rows
 from hemiola.kernels.rows import Sparse
 
 
-def step_rows(table, loss, first, last, V, pace, t, keep, told, far):
+def step_rows(table, loss, first, last, V, pace, t, pull, told, far):
     """SGD over the rows from ``first`` to before ``last``."""
     raise NotImplementedError("compiled only")
 
 
 @overload(step_rows, jit_options={"fastmath": FAST})
-def _step_rows(table, loss, first, last, V, pace, t, keep, told, far):
+def _step_rows(table, loss, first, last, V, pace, t, pull, told, far):
     if table.instance_class is Sparse:
-        return lambda table, loss, first, last, V, pace, t, keep, told, far: sparse_rows(
-            table, loss, first, last, V, pace, t, keep, told, far
+        return lambda table, loss, first, last, V, pace, t, pull, told, far: sparse_rows(
+            table, loss, first, last, V, pace, t, pull, told, far
         )
-    return lambda table, loss, first, last, V, pace, t, keep, told, far: dense_rows(
-        table, loss, first, last, V, pace, t, keep, told, far
+    return lambda table, loss, first, last, V, pace, t, pull, told, far: dense_rows(
+        table, loss, first, last, V, pace, t, pull, told, far
     )
 
 
 @compiled
-def block_pass(table, loss, blocks, size, n, V, pace, t, keep, told, far):
+def block_pass(table, loss, blocks, size, n, V, pace, t, pull, told, far):
     """All blocks in order."""
     for b in blocks:
         last = min((b + 1) * size, n)
-        step_rows(table, loss, b * size, last, V, pace, t, keep, told, far)
+        step_rows(table, loss, b * size, last, V, pace, t, pull, told, far)
         t += pace.stride * (last - b * size)
 
 
@@ -116,10 +116,15 @@ def tiered_pass(table, loss, blocks, size, n, V, pace, t, far, k, seen, sums, sh
 
 
 @compiled
-def total(sums, w):
-    """w (d,) = the sum of all threads' published changes."""
-    for j in range(w.shape[0]):
+def collect(sums, scale, w, outputs):
+    """w_j = scale times the sum of all threads' changes; ``sums`` hold the first weights of w and
+    at last the intercepts, which are not scaled."""
+    d = sums.shape[1]
+    for j in range(d):
         x = sums[0, j]
         for i in range(1, sums.shape[0]):
             x += sums[i, j]
-        w[j] = x
+        if j < d - outputs:
+            w[j] = scale * x
+        else:
+            w[w.shape[0] - d + j] = x

@@ -10,6 +10,7 @@ from hemiola.kernels._steps import (
     intercept_step,
     scale_at,
     shrinkage,
+    shrunk,
     slope,
     slopes,
     step_at,
@@ -20,11 +21,11 @@ _ONE = np.uint64(1)
 
 
 @compiled
-def sparse_rows(table, loss, first, last, V, pace, t, keep, told, far):
+def sparse_rows(table, loss, first, last, V, pace, t, pull, told, far):
     if loss == SOFTMAX:
-        _outputs(table, loss, first, last, V, pace, t, keep, told)
+        _outputs(table, loss, first, last, V, pace, t, pull, told)
     else:
-        _one_output(table, loss, first, last, V.reshape(-1), pace, t, keep, told.reshape(-1), far)
+        _one_output(table, loss, first, last, V.reshape(-1), pace, t, pull, told.reshape(-1), far)
 
 
 @compiled
@@ -48,19 +49,19 @@ def scores(indices, values, begin, end, V, scale, z):
 
 
 @compiled
-def _update(indices, values, begin, end, v, a, keep, told):
-    """v_j <- keep_j v_j - a x_j"""
+def _update(indices, values, begin, end, v, a, rate, pull, told):
+    """v_j <- max(1 - rate pull_j, 0) v_j - a x_j"""
     for k in range(begin, end):
         j = indices[k]
         before = v[j]
-        after = (keep[j] * before if keep.shape[0] else before) - a * values[k]
+        after = (shrunk(before, rate * pull[j]) if pull.shape[0] else before) - a * values[k]
         v[j] = after
         if told.shape[0]:
             told[j] += np.float64(after) - np.float64(before)
 
 
 @compiled
-def _one_output(table, loss, first, last, v, pace, t, keep, told, far):
+def _one_output(table, loss, first, last, v, pace, t, pull, told, far):
     indptr, indices, values, y, s = table
     p = v.shape[0] - 1
     scale, shrink, one = scale_at(pace, t), shrinkage(pace), v.dtype.type(1)
@@ -75,15 +76,15 @@ def _one_output(table, loss, first, last, v, pace, t, keep, told, far):
         if s.shape[0]:
             r *= s[i]
         _, rate, gain, following = step_at(pace, t, scale, shrink)
-        a = v.dtype.type(gain * r)
-        if keep.shape[0] or told.shape[0]:
-            _update(indices, values, begin, end, v, a, keep, told)
+        a = v.dtype.type(gain) * r
+        if pull.shape[0] or told.shape[0]:
+            _update(indices, values, begin, end, v, a, v.dtype.type(rate), pull, told)
         elif r != 0.0:  # written out: a call with so many arrays costs as much as the row
             for k in range(begin, end):
                 v[indices[k]] -= a * values[k]
         if pace.bias != 0.0 and r != 0.0:
             before = v[p]
-            after = before - v.dtype.type(intercept_step(pace, t, rate) * r)
+            after = before - v.dtype.type(intercept_step(pace, t, rate)) * r
             v[p] = after
             if told.shape[0]:
                 told[p] += np.float64(after) - np.float64(before)
@@ -92,7 +93,7 @@ def _one_output(table, loss, first, last, v, pace, t, keep, told, far):
 
 
 @compiled
-def _outputs(table, loss, first, last, V, pace, t, keep, told):
+def _outputs(table, loss, first, last, V, pace, t, pull, told):
     indptr, indices, values, y, s = table
     p = V.shape[0] - 1
     z = np.empty(V.shape[1], V.dtype)
@@ -106,10 +107,10 @@ def _outputs(table, loss, first, last, V, pace, t, keep, told):
         _, rate, gain, following = step_at(pace, t, scale, shrink)
         for k in range(indptr[i], indptr[i + _ONE]):
             j = indices[k]
-            kept = keep[j] if keep.shape[0] else V.dtype.type(1)
+            pulled = V.dtype.type(rate) * pull[j] if pull.shape[0] else V.dtype.type(0)
             for c in range(z.shape[0]):
                 before = V[j, c]
-                after = kept * before - V.dtype.type(gain * z[c]) * values[k]
+                after = shrunk(before, pulled) - V.dtype.type(gain * z[c]) * values[k]
                 V[j, c] = after
                 if told.shape[0]:
                     told[j, c] += np.float64(after) - np.float64(before)

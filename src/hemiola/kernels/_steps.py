@@ -18,13 +18,12 @@ CODES = {"logistic": LOGISTIC, "squared": SQUARED, "hinge": HINGE, "softmax": SO
 BEND = 20.0
 """One over the least curvature that is expected of a loss in the intercept."""
 
-_POWERS = np.exp2(np.arange(-126, 128)).astype(np.float32)
-_LOG2E, _LN2_HIGH, _LN2_LOW = (
-    np.float32(1.442695),
-    np.float32(0.693359375),
-    np.float32(-2.1219444e-4),
+# tanh(x) = x A(x^2) / B(x^2), fitted to 1e-8 for |x| < 8.3; beyond, it is 1 in float32
+_A = tuple(
+    np.float32(a) for a in (0.999999957, 0.134191242, 0.00354126576, 2.13821157e-05, 1.44785793e-08)
 )
-_C0, _C2, _C3, _C4, _C5, _C6 = (np.float32(1 / math.factorial(i)) for i in (1, 2, 3, 4, 5, 6))
+_B = tuple(np.float32(b) for b in (1, 0.467524399, 0.0260496096, 0.000336119267, 8.22459783e-07))
+_FLAT = np.float32(8.3)
 
 
 class Pace(NamedTuple):
@@ -71,28 +70,27 @@ def step_at(pace, t, scale, shrink):
     return after, pace.rate, pace.rate / after, scale * shrink[1]
 
 
-def exponential(x):
-    """e^x; of float32 without a call, to the last bit or two."""
-    return math.exp(x)
+def falling(x):
+    """1 / (1 + e^x); of float32 to 2e-7, by a quotient of polynomials without a call."""
+    return 1.0 / (1.0 + math.exp(x))
 
 
-@overload(exponential, jit_options={"fastmath": FAST})
-def _exponential(x):
+@overload(falling, jit_options={"fastmath": FAST})
+def _falling(x):
     if x != types.float32:
-        return lambda x: math.exp(x)
+        return lambda x: 1.0 / (1.0 + math.exp(x))
 
     def inline(x):
-        if x != x:
-            return x
-        if x < np.float32(-87.0):
-            return np.float32(0.0)
-        if x > np.float32(87.0):
-            return _POWERS[253]
-        k = int(np.floor(x * _LOG2E + np.float32(0.5)))
-        r = x - np.float32(k) * _LN2_HIGH - np.float32(k) * _LN2_LOW
-        low, high = _C0 + _C0 * r, _C2 + _C3 * r  # as few multiplications in a row as possible
-        top = _C4 + _C5 * r + _C6 * (r * r)
-        return (low + (r * r) * (high + (r * r) * top)) * _POWERS[k + 126]
+        half = np.float32(0.5) * x
+        if half > _FLAT:
+            half = _FLAT
+        elif half < -_FLAT:
+            half = -_FLAT
+        x2 = half * half
+        x4 = x2 * x2  # few multiplications in a row: the next row waits for the outcome
+        top = (_A[0] + _A[1] * x2) + x4 * (_A[2] + _A[3] * x2) + (x4 * x4) * _A[4]
+        below = (_B[0] + _B[1] * x2) + x4 * (_B[2] + _B[3] * x2) + (x4 * x4) * _B[4]
+        return np.float32(0.5) - half * top / (below + below)
 
     return inline
 
@@ -107,7 +105,7 @@ def intercept_step(pace, t, rate):
 def slope(loss, z, y, one):
     """d loss / d z; y is -1 or 1, or a real target. All have the type of ``one``, which is 1."""
     if loss == LOGISTIC:
-        return -y / (one + exponential(y * z))
+        return -y * falling(y * z)
     if loss == SQUARED:
         return z - y
     return -y if y * z < one else y - y
@@ -127,6 +125,12 @@ def slopes(loss, z, y, one):
     for c in range(z.shape[0]):
         z[c] /= total
     z[int(y)] -= one
+
+
+@compiled
+def shrunk(v, by):
+    """v (1 - by), but not beyond 0."""
+    return v - by * v if by < 1 else v - v
 
 
 @compiled

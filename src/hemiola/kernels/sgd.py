@@ -156,25 +156,30 @@ def plain(
     pace: Any,
     blocks: Array,
     size: int,
-    keep: Array | None = None,
+    pull: Array | None = None,
     told: Array | None = None,
 ) -> None:
     """These blocks in order, by the calling thread; v is left as it is, see :func:`fold`."""
     from hemiola.kernels._passes import block_pass
 
     V = w.reshape(-1, rows.outputs)
-    keep = np.empty(0, w.dtype) if keep is None else keep
+    pull = np.empty(0, w.dtype) if pull is None else pull
     told = np.empty((0, rows.outputs)) if told is None else told
     far = w.nbytes > FAR
-    block_pass(rows.table, rule.code, blocks, size, len(rows), V, pace, 0.0, keep, told, far)
+    block_pass(rows.table, rule.code, blocks, size, len(rows), V, pace, 0.0, pull, told, far)
+
+
+def scale_after(pace: Any, steps: float) -> float:
+    """σ after so many steps."""
+    from hemiola.kernels._steps import scale_at
+
+    return float(scale_at(pace, float(steps))) if pace.l2 else 1.0
 
 
 def fold(rows: Rows, w: Array, pace: Any, steps: float) -> None:
     """w = σ v after so many steps."""
-    if pace.l2 and steps:
-        from hemiola.kernels._steps import scale_at
-
-        w[: -rows.outputs] *= scale_at(pace, float(steps))
+    if pace.l2:
+        w[: -rows.outputs] *= scale_after(pace, steps)
 
 
 def _traced(
