@@ -5,6 +5,7 @@ gather the weights of a row, then read, change and write them. All contestants t
 slow minute hits all of them, and the fastest of the repeats counts: look at ratios. Times are times
 on the processor, which other processes do not lengthen: of the calling thread, and of several
 threads at once the longest. Only on a machine with nothing else to do are these wall-clock times.
+`alone` is SGD by threads that share no model: the speed-up that the machine has to give.
 
     python benchmarks/kernels.py             a twentieth of the rows: about a minute
     python benchmarks/kernels.py --rows 1.0  the full size: 8 GB of memory
@@ -28,8 +29,10 @@ from hemiola.algorithms.tiered import Tiered
 from hemiola.data.synthetic import KINDS, synthetic
 from hemiola.dataset import Dataset
 from hemiola.job import Work
-from hemiola.kernels import Rows
+from hemiola.kernels import Rows, sgd
+from hemiola.kernels.sgd import Rule
 from hemiola.objectives import logistic
+from hemiola.team import Team
 
 ONE = np.uint64(1)
 Contestant = Callable[[int], float]
@@ -59,34 +62,52 @@ def floor(rows: Rows) -> Contestant:
     return run
 
 
-class Pass:
-    """One pass of a solver after another."""
+class Threads:
+    """Parts of work that run at the same time, and how much longer than the caller's they took."""
 
-    def __init__(self, solver: Tiered | Hogwild, data: Dataset, threads: int) -> None:
-        objective = logistic(1 / len(data))
-        self.solver = solver
-        self.plan = solver.prepare(Work(objective, data, threads, 0))
-        self.state = solver.init(self.plan, objective.init(data, np.random.default_rng(0)))
-        self.longest = 0.0
-        self.together, self.plan.team.run = self.plan.team.run, self.timed
+    def __init__(self, team: Team) -> None:
+        self.run_all, self.beyond = team.run, 0.0
 
-    def timed(self, part: Callable[[int], Any]) -> list[Any]:
-        """All threads' parts; notes how much longer than the caller's the longest one was."""
-
-        def timed_part(k: int) -> tuple[Any, float]:
+    def run(self, part: Callable[[int], Any]) -> list[Any]:
+        def timed(k: int) -> tuple[Any, float]:
             start = thread_time()
             return part(k), thread_time() - start
 
-        results = self.together(timed_part)
+        results = self.run_all(timed)
         seconds = [spent for _, spent in results]
-        self.longest += max(seconds) - seconds[0]
+        self.beyond += max(seconds) - seconds[0]
         return [result for result, _ in results]
 
-    def __call__(self, e: int) -> float:
-        """Seconds that the other threads took beyond the calling one."""
-        self.longest = 0.0
-        self.solver.epoch(self.plan, self.state, e)
-        return self.longest
+
+def passes(solver: Tiered | Hogwild, data: Dataset, threads: int) -> Contestant:
+    """One pass of a solver after another."""
+    objective = logistic(1 / len(data))
+    plan = solver.prepare(Work(objective, data, threads, 0))
+    state = solver.init(plan, objective.init(data, np.random.default_rng(0)))
+    timed = Threads(plan.team)
+    plan.team.run = timed.run
+
+    def run(e: int) -> float:
+        timed.beyond = 0.0
+        solver.epoch(plan, state, e)
+        return timed.beyond
+
+    return run
+
+
+def alone(rows: Rows, threads: int) -> Contestant:
+    """Threads that share the rows out but no model: what parallel SGD could reach at best."""
+    team, size, rule = Team(threads), rows.block_size(), Rule("logistic", 1.0, 1 / len(rows))
+    models = [rows.inside(np.zeros(rows.n_features + 1)) for _ in range(threads)]
+    timed = Threads(team)
+
+    def run(e: int) -> float:
+        timed.beyond = 0.0
+        parts = np.array_split(rows.blocks(0, e, size), threads)
+        timed.run(lambda k: sgd.plain(rows, models[k], rule, rule.pace(), parts[k], size))
+        return timed.beyond
+
+    return run
 
 
 def sklearn(data: Dataset, shuffle: bool) -> Contestant:
@@ -103,9 +124,10 @@ def contestants(data: Dataset, threads: int) -> dict[str, Contestant]:
     rows = Rows.of(data, 0)
     return {
         "floor": floor(rows),
-        "SGD": Pass(Tiered(1.0), data, 1),
-        f"tiered, {threads}": Pass(Tiered(1.0), data, threads),
-        f"Hogwild!, {threads}": Pass(Hogwild(0.5), data, threads),
+        "SGD": passes(Tiered(1.0), data, 1),
+        f"alone, {threads}": alone(rows, threads),
+        f"tiered, {threads}": passes(Tiered(1.0), data, threads),
+        f"Hogwild!, {threads}": passes(Hogwild(0.5), data, threads),
         "scikit-learn": sklearn(data, True),
         "in order": sklearn(data, False),
     }
@@ -140,11 +162,11 @@ def main() -> None:
         found = measure(data, asked.threads, asked.repeats)
         if not table.columns:
             table.add_column("set")
-            for column in (*found, "SGD / floor", "tiered speed-up", "Hogwild! speed-up"):
+            for column in (*found, "SGD / floor", "speed-up: alone", "tiered", "Hogwild!"):
                 table.add_column(column, justify="right")
         figures = [f"{value:.2f}" for value in found.values()]
         figures.append(f"{found['SGD'] / found['floor']:.2f}")
-        for who in ("tiered", "Hogwild!"):
+        for who in ("alone", "tiered", "Hogwild!"):
             figures.append(f"{found['SGD'] / found[f'{who}, {asked.threads}']:.2f}x")
         table.add_row(name, *figures)
     console.print(table)
