@@ -2,6 +2,7 @@
 
 PYTHON ?= $(shell python3.11 -c 'print("python3.11")' 2>/dev/null || echo python3)
 JOBS ?= 2
+DATA ?=
 
 VENV := .venv
 READY := $(VENV)/.ready
@@ -53,9 +54,10 @@ examples: $(READY)  ## Run every script in examples/, shortened
 test: $(READY)  ## Run the tests, JOBS files at a time
 	$(BIN)/pytest tests -n $(JOBS) --dist loadfile
 
-bench: $(READY)  ## Measure rounds per second and the throughput of servers
+bench: $(READY)  ## Measure rounds, servers, and threads that share memory against their peers
 	$(BIN)/python benchmarks/rounds_per_second.py
 	$(BIN)/python benchmarks/server_throughput.py
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/peers.py $(if $(DATA),--data $(DATA))
 
 format: $(READY)  ## Format the code and sort its imports
 	$(BIN)/ruff check --select I --fix $(SOURCES)

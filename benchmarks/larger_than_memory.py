@@ -1,12 +1,13 @@
 """Training on data larger than memory: how fast, and in how much of it.
 
-Writes a synthetic data set as shards on disk, trains one pass from there, and compares samples a
+Writes a synthetic data set as shards on disk, 20 GB if there is room, but never less than 8 unless
+asked to, trains one pass from there, and compares samples a
 second with training on a part of it that is in memory. Each pass is a process of its own, which
 watches its own anonymous memory: what the process holds itself, without pages of mapped files,
 which the system may take back at any time. The two take turns; the median counts. Files are removed
 at the end, also on Ctrl-C.
 
-    python benchmarks/larger_than_memory.py --gigabytes 8
+    python benchmarks/larger_than_memory.py
     python benchmarks/larger_than_memory.py --gigabytes 1 --part 0.5 --kind dense
 """
 
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.progress import track
 from scipy import sparse
 
 import hemiola
@@ -39,6 +41,7 @@ from hemiola.partition import Shards, Streamed
 
 WORKERS, BATCH, LIMIT = 4, 1000, 2e9
 BLOCK = 50_000  # rows
+MOST, LEAST, ROOM = 20.0, 8.0, 1.1  # gigabytes, and how much of the disk one takes
 SETTINGS = {"steps": 10, "batch_size": BATCH, "lr": 0.1}
 
 
@@ -58,13 +61,30 @@ def block(kind: str, rng: np.random.Generator) -> Raw:
     return Raw(X, y)
 
 
-def write(place: Path, kind: str, gigabytes: float) -> None:
+def size(free: float, asked: float | None) -> float:
+    """Gigabytes to write where so many bytes are free; leaves if that is too little."""
+    wanted = min(MOST, free / ROOM / 1e9) if asked is None else asked
+    least = LEAST if asked is None else asked
+    if wanted < least or wanted * ROOM * 1e9 > free:
+        sys.exit(
+            f"{free / 1e9:.1f} GB are free, {least * ROOM:.1f} GB are needed; choose another "
+            "--directory or fewer --gigabytes."
+        )
+    return wanted
+
+
+def write(place: Path, kind: str, gigabytes: float) -> int:
+    """Returns the most anonymous memory that it took."""
+    watch = Watch()
+    watch.start()
     width, row = (100, 400 + 8) if kind == "dense" else (100_000, 40 * 8 + 4 + 8)
     schema = Schema(kind, width, kind != "dense", np.dtype(np.float32), np.arange(2))
     rng = np.random.default_rng(0)
     with ShardWriter(place, schema) as writer:
-        for _ in range(max(1, round(gigabytes * 1e9 / row / BLOCK))):
+        blocks = range(max(1, round(gigabytes * 1e9 / row / BLOCK)))
+        for _ in track(blocks, description=f"writing {gigabytes:.1f} GB", transient=True):
             writer.add(block(kind, rng))
+    return watch.stop()
 
 
 class Watch(threading.Thread):
@@ -138,7 +158,8 @@ def compare(place: Path, options: argparse.Namespace) -> None:
         f"anonymous memory ({'under' if everything['memory'] < LIMIT else 'OVER'} 2 GB)"
     )
     rates: dict[str, list[float]] = {"from disk": [], "in memory": []}
-    for _ in range(options.repeats):
+    repeats = range(options.repeats)
+    for _ in track(repeats, description=f"{options.part:g} GB, twice a repeat", transient=True):
         for how, seen in rates.items():
             found = in_a_process(str(place), how, options.part, options.engine)
             seen.append(found["rate"])
@@ -152,7 +173,7 @@ def compare(place: Path, options: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--gigabytes", type=float, default=8.0, help="of all shards")
+    parser.add_argument("--gigabytes", type=float, help="of all shards; as fits if left out")
     parser.add_argument("--part", type=float, default=0.5, help="gigabytes to compare on")
     parser.add_argument("--kind", choices=("sparse", "dense"), default="sparse")
     parser.add_argument("--engine", default="serial")
@@ -163,16 +184,12 @@ def main() -> None:
     if options.words:
         print(json.dumps(one_pass(*json.loads(options.words))))
         return
-    free = shutil.disk_usage(options.directory).free
-    if free < options.gigabytes * 1.1e9:
-        sys.exit(
-            f"{options.directory} has {free / 1e9:.1f} GB free, {options.gigabytes:g} GB and some "
-            "are needed; choose another --directory or fewer --gigabytes."
-        )
+    gigabytes = size(shutil.disk_usage(options.directory).free, options.gigabytes)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="hemiola-large-", dir=options.directory) as place:
         try:
-            write(Path(place) / "shards", options.kind, options.gigabytes)
+            memory = write(Path(place) / "shards", options.kind, gigabytes)
+            print(f"{gigabytes:.1f} GB written, in at most {memory / 1e6:,.0f} MB of memory")
             compare(Path(place) / "shards", options)
         except KeyboardInterrupt:
             sys.exit("interrupted; the files are removed")

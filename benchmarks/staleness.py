@@ -51,11 +51,11 @@ RECIPES: dict[str, tuple[str, dict[str, object]]] = {
 }
 
 
-def fashion_mnist(directory: Path) -> Dataset:
-    """60,000 images of 28 x 28 as rows, scaled to [0, 1]."""
-    with gzip.open(directory / "train-images-idx3-ubyte.gz") as file:
+def fashion_mnist(directory: Path, part: str = "train") -> Dataset:
+    """60,000 images of 28 x 28 as rows, scaled to [0, 1]; part ``t10k`` are 10,000 others."""
+    with gzip.open(directory / f"{part}-images-idx3-ubyte.gz") as file:
         X = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 784) / 255
-    with gzip.open(directory / "train-labels-idx1-ubyte.gz") as file:
+    with gzip.open(directory / f"{part}-labels-idx1-ubyte.gz") as file:
         y = np.frombuffer(file.read(), np.uint8, offset=8)
     return make_dataset(X, y, name="fashion-mnist")
 

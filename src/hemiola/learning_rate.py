@@ -86,17 +86,22 @@ def base_rate(objective: Smooth, data: Dataset, batch_size: float) -> float:
     if len(data) > _SAMPLE:
         rows = stream(0, "smoothness").choice(len(data), _SAMPLE, replace=False)
         data = data.take(np.sort(rows))
-    top, mean = _spectrum(data)
+    mean = _mean_square(data)
+    top = 0.0 if batch_size == 1 else min(_largest_eigenvalue(data), mean / _MARGIN)
     L = objective.curvature * ((1 - 1 / batch_size) * top * _MARGIN + mean / batch_size)
     return 1.0 / (L + objective.l2)
 
 
-def _spectrum(data: Dataset) -> tuple[float, float]:
-    """Largest eigenvalue of X'X/n, by the power method, and mean |x|^2; intercept included."""
-    X, n = data.X, len(data)
-    s = np.ones(n) if data.weight is None else data.weight
+def _mean_square(data: Dataset) -> float:
+    """mean |x|^2, intercept included."""
+    X = data.X
     squares = X.multiply(X).sum(axis=1) if data.is_sparse else np.square(X).sum(axis=1)
-    mean = float((s * (np.asarray(squares).ravel() + 1)).mean())
+    return float((_weights(data) * (np.asarray(squares).ravel() + 1)).mean())
+
+
+def _largest_eigenvalue(data: Dataset) -> float:
+    """Of X'X/n, intercept included, by the power method."""
+    X, n, s = data.X, len(data), _weights(data)
     v = stream(0, "power").standard_normal(data.n_features + 1)
     top = 0.0
     for _ in range(_ITERATIONS):
@@ -104,7 +109,11 @@ def _spectrum(data: Dataset) -> tuple[float, float]:
         z: Array = s * (X @ v[:-1] + v[-1])
         v = np.append(X.T @ z, z.sum()) / n
         top = float(np.linalg.norm(v))
-    return min(top, mean / _MARGIN), mean
+    return top
+
+
+def _weights(data: Dataset) -> Array:
+    return np.ones(len(data)) if data.weight is None else data.weight
 
 
 def _batch_size(algorithm: AnyAlgorithm, source: Source, workers: int) -> float:

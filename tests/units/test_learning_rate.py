@@ -72,6 +72,17 @@ def test_the_rate_is_one_over_the_smoothness_of_a_known_matrix(csr, objective, c
     assert 1 / base_rate(objective, data, 10) == pytest.approx(ten, rel=1e-9)
 
 
+@pytest.mark.parametrize("csr", [False, True], ids=["dense", "csr"])
+def test_steps_on_single_samples_need_no_eigenvalue(monkeypatch, csr):
+    def never(data):
+        raise AssertionError("the power method was asked for")
+
+    monkeypatch.setattr("hemiola.learning_rate._largest_eigenvalue", never)
+    assert base_rate(squared(), known(csr=csr), 1.0) == pytest.approx(1 / 11)
+    with pytest.raises(AssertionError, match="power method"):
+        base_rate(squared(), known(csr=csr), 2.0)
+
+
 def test_the_rate_bounds_the_true_smoothness(two_classes):
     for seed in range(5):
         data = two_classes(80, 6, seed=seed)
