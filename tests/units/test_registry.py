@@ -200,6 +200,9 @@ def test_every_name_of_a_component_builds():
             if key == "grouping":
                 assert isinstance(build("hybrid", {key: name}).communicate.rule, kind)
                 continue
+            if key == "server":
+                assert isinstance(build("diloco", {key: name}).aggregate.optimizer, kind)
+                continue
             chosen = build("bmuf", {path: name})
             parts = (
                 chosen.partition,

@@ -5,5 +5,14 @@ from hemiola.local.elastic import AsyncElastic, Elastic
 from hemiola.local.gradient import Gradient
 from hemiola.local.local_steps import LocalSteps
 from hemiola.local.portion import Portion
+from hemiola.local.proximal import Proximal
 
-__all__ = ["Accumulate", "AsyncElastic", "Elastic", "Gradient", "LocalSteps", "Portion"]
+__all__ = [
+    "Accumulate",
+    "AsyncElastic",
+    "Elastic",
+    "Gradient",
+    "LocalSteps",
+    "Portion",
+    "Proximal",
+]
