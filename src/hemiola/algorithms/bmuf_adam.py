@@ -125,8 +125,8 @@ def bmuf_adam(
     """
     if not isinstance(optimizer, Adam | AdamW):
         raise OptionError(
-            "bmuf-adam carries the moments of adam and adamw ahead, not the state of "
-            f"{type(optimizer).__name__}; use bmuf, whose carry=average, keep or reset suits any optimizer."
+            f"bmuf-adam carries the moments of adam and adamw, not {type(optimizer).__name__}; "
+            "use bmuf, whose carry=average, keep or reset suits any optimizer."
         )
     return Algorithm(
         name="bmuf-adam",
