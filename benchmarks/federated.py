@@ -34,6 +34,7 @@ from hemiola.dataset import Dataset, make_dataset
 from hemiola.errors import DivergedError
 from hemiola.history import History, Record
 from hemiola.partition import ByLabel
+from hemiola.result import Model
 from hemiola.types import Array
 
 CLIENTS, TARGET, A_CLASS = 100, 0.8, 2000
@@ -150,7 +151,7 @@ def personal(data: Dataset, rate: float, rounds: int, axes: Axes) -> None:
     for column in ("model", "mean", "sd of clients", "worst tenth"):
         table.add_column(column, justify="left" if column == "model" else "right")
 
-    def row(name: str, models: list[hemiola.Model]) -> None:
+    def row(name: str, models: list[Model]) -> None:
         pairs = zip(models, own, strict=True)
         found = np.sort([(m.predict(test.X) == labels(test)).mean() for m, test in pairs])
         worst = found[: CLIENTS // 10].mean()

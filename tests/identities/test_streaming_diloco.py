@@ -7,6 +7,7 @@ import pytest
 
 from hemiola.algorithm import MiniBatch
 from hemiola.algorithms import diloco, streaming_diloco
+from hemiola.algorithms.hybrid import hybrid
 from hemiola.algorithms.streaming_diloco import Fragments
 from hemiola.errors import OptionError
 from hemiola.objectives import logistic
@@ -191,3 +192,9 @@ def test_impossible_cuts_and_delays_are_refused(options, message):
 def test_more_fragments_than_weights_are_refused(two_classes):
     with pytest.raises(OptionError, match="4 weights cannot be cut into 5 fragments"):
         fit(streaming_diloco(), "logistic", two_classes(64), rounds=1)
+
+
+def test_groups_that_would_not_begin_at_their_model_are_refused():
+    with pytest.raises(OptionError, match="streaming-diloco cannot work inside groups"):
+        hybrid(inner=streaming_diloco(batch=BATCH))
+    assert hybrid(inner=diloco(batch=BATCH), rounds=2).communicate.inside.rounds == 2
