@@ -9,6 +9,7 @@ from hemiola import Result
 from hemiola.algorithm import MiniBatch
 from hemiola.algorithms import ditto, fedavg
 from hemiola.errors import OptionError
+from hemiola.faults import Die
 from hemiola.objectives import logistic, squared
 from hemiola.optim import SGD, Adam
 from hemiola.partition import Contiguous, Dirichlet
@@ -181,6 +182,17 @@ def test_personal_models_are_saved_and_predict(trained, two_classes, tmp_path):
         np.testing.assert_array_equal(model.weights, result.personal[k])
         expected = (X @ result.personal[k][:-1] + result.personal[k][-1] > 0).astype(int)
         np.testing.assert_array_equal(model.predict(X), expected)
+
+
+def test_a_client_that_dies_starts_again_and_its_steps_are_counted(trained):
+    algorithm = ditto(0.0, optimizer=SGD(LR), batch=BATCH)
+    whole = trained(6, algorithm, engine="simulator")
+    broken = trained(6, algorithm, engine="simulator", faults=[Die(1, 3, back_after=0.0)])
+    steps = [record.local_steps for record in broken.history.records]
+    assert steps == sorted(steps)
+    assert whole.history.last.local_steps - steps[-1] == 6  # a piece was lost with its worker
+    alike = [(whole.personal[k] == broken.personal[k]).all() for k in range(CLIENTS)]
+    assert alike == [True, False, True, True, True]
 
 
 def test_other_algorithms_have_no_personal_models(trained, tmp_path):

@@ -21,9 +21,9 @@ s          ``personal_epochs`` times the batches of an epoch
 
 The server never hears of v_k, so w is FedAvg's whatever lambda is. v_k starts at w_0, is kept
 between rounds, untouched in those that its client sits out, and comes back with the result
-(``Result.personal``). A client that dies loses it and starts again from w. lambda = 0 is local
-training, a large lambda the global model; gamma (lambda + L) must stay below 2, which the estimated
-rate sees to. The paper's lambda is 0.1 to 2.
+(``Result.personal``). A client that dies loses it and starts again from w, and from the first of
+its mini-batches. lambda = 0 is local training, a large lambda the global model; gamma (lambda + L)
+must stay below 2, which the estimated rate sees to. The paper's lambda is 0.1 to 2.
 """
 
 from __future__ import annotations
@@ -62,11 +62,12 @@ class Personalized:
         return {"t": 0, "shared": self.local.init(w0), **own}
 
     def work(self, state: State, down: Message, task: Task) -> tuple[State, Message]:
+        before = state["shared"]["t"] + state["own"]["t"]
         state["shared"], up = self.local.work(state["shared"], down, task)
         v = {"w": state["v"]}
         state["own"], kept = self.personal.toward(down["w"], state["own"], v, task)
         state["v"] = kept["w"]
-        state["t"] = state["shared"]["t"] + state["own"]["t"]
+        state["t"] += state["shared"]["t"] + state["own"]["t"] - before
         return state, up
 
     def own_model(self, state: State) -> Array:
