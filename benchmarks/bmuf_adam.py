@@ -1,7 +1,7 @@
 """BMUF-Adam against synchronous Adam and plain averaging of Adam: loss against rounds and bytes.
 
 Every worker of 4, 16 and 64 simulated ones makes the same number of steps on mini-batches of 32
-samples: Adam at the server, a round a step (``ssgd``); and Adam in the workers, a round every ten
+samples: Adam at the server, a round a step (``ssgd``); and Adam in the workers, a round every five
 steps, with models and moments averaged (``model-averaging``, ``carry=average``) or filtered
 (``bmuf-adam``, with block momentum 1 - 1/K and with 0.75). Best of three rates.
 
@@ -32,7 +32,7 @@ from hemiola.errors import DivergedError
 from hemiola.history import History
 from hemiola.optim import Adam
 
-PERIOD, ROWS = 10, 10_000
+PERIOD, ROWS = 5, 10_000
 WORKERS = (4, 16, 64)
 RATES = (0.001, 0.004, 0.016)
 RECIPES: dict[str, tuple[str, dict[str, object]]] = {
@@ -75,7 +75,7 @@ def texts(directory: Path | None) -> Dataset:
 
 
 def best(name: str, data: Dataset, workers: int, steps: int) -> Outcome:
-    """Training at every rate; SSGD has ten times as many rounds as the others."""
+    """Training at every rate; SSGD has five times as many rounds as the others."""
     recipe, options = RECIPES[name]
     rounds = steps if recipe == "ssgd" else steps // PERIOD
     outcomes = []
@@ -84,7 +84,7 @@ def best(name: str, data: Dataset, workers: int, steps: int) -> Outcome:
         try:
             result = hemiola.fit(
                 build(recipe, {**options, **given}), "auto", data, workers=workers, rounds=rounds,
-                engine=Simulator(compute=LogNormal()), eval_every=max(1, rounds // 24),
+                engine=Simulator(compute=LogNormal()), eval_every=max(1, rounds // 20),
             )  # fmt: skip
             outcomes.append(Outcome(result.history.last.loss, rate, result.history))
         except DivergedError:
@@ -100,7 +100,7 @@ def loss_at(history: History, rounds: int) -> float:
 def main(
     data: Annotated[Path | None, typer.Option(help="directory of the data sets")] = None,
     plot: Annotated[Path | None, typer.Option(help="figure to write")] = None,
-    steps: Annotated[int, typer.Option(help="local steps of every worker")] = 240,
+    steps: Annotated[int, typer.Option(help="local steps of every worker")] = 160,
 ) -> None:
     """Run the comparison and print one table a data set."""
     rounds, figure = steps // PERIOD, Figure(figsize=(11, 6.5), layout="constrained")
