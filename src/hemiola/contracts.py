@@ -170,6 +170,15 @@ class Local(Protocol):
 
 
 @runtime_checkable
+class Personal(Protocol):
+    """A local part whose workers keep models of their own, which come back with the result."""
+
+    def own_model(self, state: State) -> Array:
+        """The worker's own model (d,)."""
+        ...
+
+
+@runtime_checkable
 class Aggregate(Protocol):
     """What the server does with a message: of one worker, or reduced over a round's workers."""
 

@@ -7,6 +7,7 @@ from numbers import Real
 from typing import Any
 
 from hemiola.algorithm import Algorithm, AnyAlgorithm, SharedMemoryAlgorithm
+from hemiola.algorithms.streaming_diloco import FragmentSteps
 from hemiola.communicate import Synchronous
 from hemiola.contracts import Source
 from hemiola.errors import OptionError
@@ -50,14 +51,14 @@ def _is_positive(x: Any) -> bool:
 
 def _passes(algorithm: Algorithm, source: Source, workers: int) -> float:
     """How much of its shard a worker goes through in one round, at least."""
-    local: Any = algorithm.local
+    local: Any = getattr(algorithm.local, "local", algorithm.local)  # of one that wraps another
     if isinstance(local, LocalSDCA):
         return local.epochs
     if isinstance(local, LocalSteps) and local.epochs is not None:
         return local.epochs
     if isinstance(local, Gradient):
         steps = 1
-    elif isinstance(local, LocalSteps | Elastic):
+    elif isinstance(local, LocalSteps | Elastic | FragmentSteps):
         steps = local.period if isinstance(local, Elastic) else local.steps or 1
     else:
         raise OptionError(

@@ -12,7 +12,9 @@ For a linear model L = c lambda_max(X'X / n) + l2 and L_i = c |x_i|^2 + l2, c th
 Each optimiser makes its own rate of the base (``with_lr``): momentum divides by its long-run gain,
 adaptive rules ignore it. Servers that step on stale gradients multiply it by
 sin(pi / (2 (2 s + 1))) with staleness s = K - 1, which keeps them where serial SGD at 1/L is, at
-half the limit of stability; those that divide by 1 + s themselves need no such factor.
+half the limit of stability; those that divide by 1 + s themselves need no such factor. Parts that
+step on another loss than the objective - proximal workers, servers that step on changes of models -
+say what base that has (``base_inside``).
 """
 
 from __future__ import annotations
@@ -34,6 +36,15 @@ from hemiola.types import Array
 _SAMPLE = 10_000
 _ITERATIONS = 50
 _MARGIN = 1.05  # the power method approaches the largest eigenvalue from below
+
+
+@runtime_checkable
+class OtherLoss(Protocol):
+    """A part of an algorithm whose optimisers step on something else than the objective."""
+
+    def base_inside(self, base: float) -> float:
+        """The base rate for the optimisers inside, where that of the objective is ``base``."""
+        ...
 
 
 @runtime_checkable
@@ -176,6 +187,7 @@ def _fill(part: Any, base: float) -> Any:
         return part
     if hasattr(part, "with_lr") and getattr(part, "lr", 0.0) is None:
         return part.with_lr(base)
+    base = part.base_inside(base) if isinstance(part, OtherLoss) else base
     inside = {f.name: getattr(part, f.name) for f in fields(part)}
     changed = {
         name: value for name, old in inside.items() if (value := _fill(old, base)) is not old

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from hemiola.contracts import Objective
 from hemiola.data import Standardizer
 from hemiola.dataset import Dataset
 from hemiola.describe import describe
-from hemiola.errors import CheckpointError, DataError
+from hemiola.errors import CheckpointError, DataError, OptionError
 from hemiola.history import History
 from hemiola.objectives import LinearObjective, MatrixFactorization
 from hemiola.storage import load_nest, save_nest
@@ -64,17 +64,31 @@ class Result:
     ``model``     the final model, or the best one if that was asked for;
     ``history``   one record an evaluation;
     ``settings``  plain data: algorithm, objective, engine, workers, seed, rounds;
-    ``stopped``   why the run ended.
+    ``stopped``   why the run ended;
+    ``personal``  the workers' own models (K, d), of algorithms that have such (Ditto); of a worker
+                  that never took part, or whose state was lost, the starting point. None
+                  after a run that failed or whose stream ended.
     """
 
     model: Model
     history: History
     settings: dict[str, Any]
     stopped: str
+    personal: Array | None = None
 
     @property
     def weights(self) -> Array:
         return self.model.weights
+
+    def personal_model(self, worker: int) -> Model:
+        """A worker's own model. Raises :class:`OptionError` if there is none."""
+        models = () if self.personal is None else self.personal
+        if not 0 <= worker < len(models):
+            raise OptionError(
+                f"there is no personal model of worker {worker}: this result has {len(models)}; "
+                "ditto leaves one for every worker."
+            )
+        return replace(self.model, weights=models[worker])
 
     def save(self, path: str | Path) -> None:
         """Write everything to one NPZ file, atomically. Raises :class:`DataError` if it cannot."""
@@ -89,6 +103,7 @@ class Result:
                 "history": self.history.to_dict(),
                 "settings": self.settings,
                 "stopped": self.stopped,
+                "personal": self.personal,
             },
         )
 
@@ -104,6 +119,7 @@ class Result:
                 History.from_dict(nest["history"]),
                 nest["settings"],
                 nest["stopped"],
+                nest.get("personal"),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path} is damaged: a part is missing.") from error

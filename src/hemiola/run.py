@@ -17,7 +17,7 @@ from hemiola.algorithm import SharedMemoryAlgorithm
 from hemiola.callbacks import Callback
 from hemiola.checkpoint import Checkpoint
 from hemiola.communicate import Synchronous
-from hemiola.contracts import Engine, Objective
+from hemiola.contracts import Engine, Objective, Personal
 from hemiola.dataset import Batch, Dataset
 from hemiola.errors import (
     DivergedError,
@@ -79,6 +79,7 @@ class Run:
     best: tuple[float, Array] = (np.inf, np.empty(0))
     kept: bool = False
     ended: str = ""
+    personal: Array | None = None
 
     def train(self, plan: Plan, resume: bool = False) -> Result:
         state = self._begin(resume)
@@ -168,6 +169,7 @@ class Run:
         if state is not None:
             at = state["ledger"]["pieces"] if plan.by_pieces else state["step"]
         if at >= plan.updates:
+            self._keep_personal(state)
             return done
         aggregate = self.job.algorithm.aggregate
         shared = isinstance(self.job.algorithm, SharedMemoryAlgorithm)
@@ -186,6 +188,8 @@ class Run:
                     if self.checkpoint is not None:
                         self.checkpoint.save(event.snapshot(), self.history, self.best)
                         self.kept = True
+                if (stop or reason) and isinstance(self.job.algorithm.local, Personal):
+                    self._keep_personal(event.snapshot())
                 if interrupted.is_set() and not last:
                     self._interrupt(at / plan.per_round)
                 if reason is not None or last:
@@ -244,6 +248,14 @@ class Run:
             result,
         )
 
+    def _keep_personal(self, snapshot: State | None) -> None:
+        """The workers' own models (K, d), if they have such; of who never worked, the start."""
+        local = self.job.algorithm.local
+        if snapshot is None or not isinstance(local, Personal):
+            return
+        states = [local.init(self.job.w0) if s is None else s for s in snapshot["workers"]]
+        self.personal = np.array([local.own_model(state) for state in states])
+
     def _interrupt(self, rounds: float) -> None:
         where = None if self.checkpoint is None else self.checkpoint.directory
         raise TrainingInterrupted(
@@ -253,7 +265,7 @@ class Run:
     def _result(self, stopped: str) -> Result:
         w = self.best[1] if self.keep_best else self.good
         model: Model = make_model(w, self.job.objective, self.data)
-        return Result(model, self.history, self.settings, stopped)
+        return Result(model, self.history, self.settings, stopped, self.personal)
 
 
 def score(objective: Objective, w: Array, data: Dataset) -> float:

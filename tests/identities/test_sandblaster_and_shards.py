@@ -5,21 +5,23 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hemiola.aggregate import Average, BlockMomentum, Center, Descend, Sharded
+from hemiola.aggregate import Average, BlockMomentum, Center, Descend, OuterStep, Sharded
 from hemiola.algorithm import Info
 from hemiola.algorithms import sandblaster
 from hemiola.algorithms.adadelay import DelayAdaptive
 from hemiola.algorithms.adaptive_revision import Revise
+from hemiola.algorithms.bmuf_adam import K, M, MomentsAhead, V
 from hemiola.algorithms.dc_asgd import DelayCompensated
 from hemiola.algorithms.easgd_async import ElasticExchange
 from hemiola.algorithms.registry import RECIPES, build
 from hemiola.algorithms.sandblaster import Coordinator, Slices
+from hemiola.algorithms.slowmo import SlowMomentum
 from hemiola.algorithms.ssp import CompleteClocks
 from hemiola.dataset import Batch
 from hemiola.engines.simulator import LogNormal, Simulator
 from hemiola.errors import OptionError
 from hemiola.objectives import logistic
-from hemiola.optim import SGD, Adagrad, Adam
+from hemiola.optim import SGD, Adagrad, Adam, FedYogi, InverseSqrt, Nesterov
 from hemiola.reference import pooled_optimum
 
 UNEVEN = Simulator(LogNormal(1e-3, 1.0), slow_share=0.3, slow_factor=8.0)
@@ -117,6 +119,10 @@ SEPARABLE = [
     Center(),
     Average(),
     BlockMomentum(0.5),
+    OuterStep(Nesterov(0.7)),
+    OuterStep(FedYogi(0.1)),
+    SlowMomentum(0.5, schedule=InverseSqrt()),
+    MomentsAhead(BlockMomentum(0.5)),
 ]
 
 
@@ -135,7 +141,8 @@ def test_a_sharded_server_is_the_whole_server_bit_for_bit(rule, shards):
     one, many = rule.init(w0, 3), sharded.init(w0, 3)
     for step in range(30):
         k = step % 3
-        up = {name: rng.normal(size=23) for name in ("e", "g", "w", "x")}
+        up = {name: rng.normal(size=23) for name in ("e", "g", "w", "x", M)}
+        up |= {V: rng.uniform(size=23), K: np.array(1000.0 * (step + 1))}
         up["weight"] = np.array(1.0)
         info = Info(step, (k,), 1.0, 2, 3, step // 3, (step + 1) // 3)
         ours, theirs = rule.pull(one, k), sharded.pull(many, k)

@@ -42,7 +42,13 @@ SMALL = {
     "model-averaging": {"steps": 3},
     "one-shot-averaging": {"steps": 12},
     "fedavg": {"participation": 0.6, "epochs": 2},
+    "ditto": {"participation": 0.6},
     "bmuf": {"steps": 3},
+    "bmuf-adam": {"steps": 3},
+    "slowmo": {"steps": 3},
+    "post-local-sgd": {"steps": 3, "switch": 2},
+    "diloco": {"steps": 3},
+    "streaming-diloco": {"steps": 9, "fragments": 3, "delay": 1},
     "easgd": {"period": 3},
     "eamsgd": {"period": 3},
 }

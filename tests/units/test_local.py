@@ -9,7 +9,7 @@ import pytest
 
 from hemiola.algorithm import MiniBatch, Task
 from hemiola.errors import OptionError
-from hemiola.local import Accumulate, AsyncElastic, Elastic, Gradient, LocalSteps
+from hemiola.local import Accumulate, AsyncElastic, Elastic, Gradient, LocalSteps, Proximal
 from hemiola.objectives import logistic
 from hemiola.optim import SGD, Adam, HeavyBall
 from hemiola.partition import Dirichlet, Shards, ShuffleSplit
@@ -21,6 +21,7 @@ LOCALS = [
     Accumulate(SGD(LR), 3, BATCH),
     LocalSteps(SGD(LR), steps=3, batch=BATCH),
     LocalSteps(Adam(0.1), epochs=2, batch=BATCH, carry="average"),
+    Proximal(LocalSteps(SGD(LR), epochs=2, batch=BATCH), 0.5),
     Elastic(LR, 0.9, 0.2, 3, BATCH),
     AsyncElastic(LR, 0.9, 3, BATCH),
 ]

@@ -13,24 +13,43 @@ from hemiola.algorithms import (
     adaptive_revision,
     asgd,
     bmuf,
+    bmuf_adam,
     cocoa,
     dc_asgd,
+    diloco,
+    ditto,
     downpour,
     eamsgd,
     eamsgd_async,
     easgd,
     easgd_async,
+    fedadam,
     fedavg,
+    fedprox,
     model_averaging,
     one_shot_averaging,
+    post_local_sgd,
     sandblaster,
     sdca,
+    slowmo,
     ssgd,
     ssp,
+    streaming_diloco,
 )
 from hemiola.algorithms.registry import COMPONENTS, RECIPES, build, recipe
 from hemiola.errors import OptionError
-from hemiola.optim import SGD, Adagrad, Adam, Cosine, HeavyBall, Step, WarmUp
+from hemiola.optim import (
+    SGD,
+    Adagrad,
+    Adam,
+    AdamW,
+    Cosine,
+    FedYogi,
+    HeavyBall,
+    Nesterov,
+    Step,
+    WarmUp,
+)
 from hemiola.partition import ByLabel, Dirichlet, RandomSampling, ShuffleSplit
 
 
@@ -42,6 +61,14 @@ from hemiola.partition import ByLabel, Dirichlet, RandomSampling, ShuffleSplit
         ("one-shot-averaging", one_shot_averaging),
         ("fedavg", fedavg),
         ("bmuf", bmuf),
+        ("bmuf-adam", bmuf_adam),
+        ("diloco", diloco),
+        ("ditto", ditto),
+        ("fedadam", fedadam),
+        ("fedprox", fedprox),
+        ("post-local-sgd", post_local_sgd),
+        ("slowmo", slowmo),
+        ("streaming-diloco", streaming_diloco),
         ("easgd", easgd),
         ("eamsgd", eamsgd),
         ("asgd", asgd),
@@ -132,6 +159,30 @@ def test_every_recipe_names_its_paper_and_explains_itself(name):
             downpour(optimizer=Adagrad(0.2), lr=0.1),
         ),
         ("sandblaster", {"portions": "8", "shards": "2"}, sandblaster(8, 2)),
+        ("bmuf-adam", {"lr": "0.1", "zeta": "0.5"}, bmuf_adam(zeta=0.5, optimizer=Adam(0.1))),
+        ("bmuf-adam", {"optimizer": "adamw"}, bmuf_adam(optimizer=AdamW())),
+        (
+            "slowmo",
+            {"beta": "0.2", "schedule": "step"},
+            slowmo(beta=0.2, optimizer=SGD(None, Step())),
+        ),
+        ("post-local-sgd", {"switch": "none"}, post_local_sgd(switch=None)),
+        ("post-local-sgd", {"switch": "7", "steps": "32"}, post_local_sgd(32, 7)),
+        ("diloco", {"server": "sgd", "server.lr": "1"}, diloco(server=SGD(1.0))),
+        (
+            "diloco",
+            {"server.momentum": "0.5", "lr": "1"},
+            diloco(50, Nesterov(0.7, 0.5), AdamW(1.0)),
+        ),
+        (
+            "streaming-diloco",
+            {"fragments": "2", "pattern": "strided"},
+            streaming_diloco(fragments=2, pattern="strided"),
+        ),
+        ("fedadam", {"server": "yogi", "server.tau": "0.1"}, fedadam(server=FedYogi(tau=0.1))),
+        ("fedadam", {"server": "momentum"}, fedadam(server=HeavyBall())),
+        ("fedprox", {"mu": "1", "participation": "0.1"}, fedprox(1.0, 0.1)),
+        ("ditto", {"lam": "0.1", "personal_epochs": "3"}, ditto(0.1, personal_epochs=3)),
         ("bmuf", {"shards": "3"}, replace(bmuf(), aggregate=Sharded(bmuf().aggregate, 3))),
     ],
 )
@@ -172,6 +223,21 @@ def test_options_are_read(name, options, expected):
         ("downpour", {"n_push": 2, "n_fetch": 3}, "n_fetch = 3 must be a multiple of n_push = 2"),
         ("sandblaster", {"lr": 0.1}, "has no option 'lr'; known are: memory, portions, shards$"),
         ("sandblaster", {"portion": 3}, "no option 'portion'; did you mean 'portions'"),
+        (
+            "bmuf-adam",
+            {"optimizer": "sgd"},
+            "bmuf-adam carries the moments of adam and adamw, not SGD",
+        ),
+        ("slowmo", {"beta": 1}, "SlowMomentum: beta should be less than 1, not 1"),
+        (
+            "post-local-sgd",
+            {"switch": -1},
+            "PostLocal: switch should be greater than or equal",
+        ),
+        ("diloco", {"server": "adamw"}, "no server 'adamw'; did you mean 'adam'"),
+        ("fedadam", {"server.beta1": 1}, "FedAdam: beta1 should be less than 1, not 1"),
+        ("fedprox", {"mu": -1}, "Proximal: mu should be greater than or equal to 0, not -1"),
+        ("streaming-diloco", {"shards": 2}, "FragmentServer cannot be sharded"),
         ("bmuf", {"shards": 0}, "Sharded: shards should be greater than or equal to 1, not 0"),
     ],
 )
@@ -203,6 +269,9 @@ def test_every_name_of_a_component_builds():
             path = "optimizer.schedule" if key == "schedule" else key
             if key == "grouping":
                 assert isinstance(build("hybrid", {key: name}).communicate.rule, kind)
+                continue
+            if key == "server":
+                assert isinstance(build("diloco", {key: name}).aggregate.optimizer, kind)
                 continue
             chosen = build("bmuf", {path: name})
             parts = (

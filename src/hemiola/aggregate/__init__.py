@@ -5,6 +5,7 @@ from hemiola.aggregate.block_momentum import BlockMomentum
 from hemiola.aggregate.center import Center
 from hemiola.aggregate.descend import Descend
 from hemiola.aggregate.dual_sum import DualSum
+from hemiola.aggregate.outer_step import OuterStep
 from hemiola.aggregate.reduce import Sum, WeightedMean
 from hemiola.aggregate.sharded import Sharded
 
@@ -14,6 +15,7 @@ __all__ = [
     "Center",
     "Descend",
     "DualSum",
+    "OuterStep",
     "Sharded",
     "Sum",
     "WeightedMean",

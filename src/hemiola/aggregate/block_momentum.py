@@ -34,13 +34,17 @@ class BlockMomentum:
         return freeze(**state["down"])
 
     def push(self, state: State, up: Message, info: Info) -> State:
-        eta = 1 - 1 / info.n_workers if self.eta is None else self.eta
+        eta = self.momentum(info.n_workers)
         delta = state["delta"]
         delta *= eta
         delta += self.zeta * (up["w"] - state["down"]["w"])
         w = state["w"] + delta
         start = w + eta * delta if self.nesterov else w
         return {"w": w, "down": {**up, "w": start}, "delta": delta}
+
+    def momentum(self, workers: int) -> float:
+        """eta for so many workers."""
+        return 1 - 1 / workers if self.eta is None else self.eta
 
     def model(self, state: State) -> Array:
         return frozen(state["w"])

@@ -45,6 +45,7 @@ from hemiola.algorithm import Algorithm, MiniBatch
 from hemiola.algorithms.asgd import asgd
 from hemiola.algorithms.easgd_async import ElasticExchange
 from hemiola.algorithms.ssgd import ssgd
+from hemiola.algorithms.streaming_diloco import FragmentSteps
 from hemiola.communicate import Asynchronous, Grouped, Rounds, Synchronous
 from hemiola.contracts import Local, Partition
 from hemiola.errors import OptionError
@@ -120,10 +121,11 @@ def _local(inner: Local, outer: Local) -> Local:
 
 
 def _check(inner: Algorithm, outer: Algorithm) -> None:
-    if inner.communicate != Synchronous():
+    if inner.communicate != Synchronous() or isinstance(inner.local, FragmentSteps):
         raise OptionError(
             f"hybrid: {inner.name} cannot work inside groups, where all members take part in "
-            "every round; use ssgd, model-averaging, bmuf, easgd or another synchronous rule."
+            "every round and begin at the group's model; use ssgd, model-averaging, bmuf, easgd or "
+            "another synchronous rule of that kind."
         )
     sends = isinstance(outer.local, Gradient | Accumulate)
     sends = sends or isinstance(outer.aggregate, ElasticExchange)

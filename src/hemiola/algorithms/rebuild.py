@@ -20,13 +20,18 @@ from hemiola import (
 )
 from hemiola.algorithms.adadelay import DelayAdaptive
 from hemiola.algorithms.adaptive_revision import Revise
+from hemiola.algorithms.bmuf_adam import MomentsAhead
 from hemiola.algorithms.cyclades import Cyclades
 from hemiola.algorithms.dc_asgd import DelayCompensated
+from hemiola.algorithms.ditto import Personalized
 from hemiola.algorithms.easgd_async import ElasticExchange
 from hemiola.algorithms.hogwild import Hogwild
+from hemiola.algorithms.post_local_sgd import PostLocal
 from hemiola.algorithms.sandblaster import Coordinator
+from hemiola.algorithms.slowmo import SlowMomentum
 from hemiola.algorithms.ssp import CompleteClocks
 from hemiola.algorithms.stratified import Stratified
+from hemiola.algorithms.streaming_diloco import Fragments, FragmentServer, FragmentSteps
 from hemiola.algorithms.tiered import Tiered
 from hemiola.errors import CheckpointError
 
@@ -53,7 +58,14 @@ _OTHERS: tuple[type, ...] = (
     DelayCompensated,
     ElasticExchange,
     Hogwild,
+    FragmentServer,
+    FragmentSteps,
+    Fragments,
+    MomentsAhead,
+    Personalized,
+    PostLocal,
     Revise,
+    SlowMomentum,
     Stratified,
     Tiered,
 )

@@ -26,20 +26,30 @@ from hemiola.algorithms.asgd import PAPER as ASGD
 from hemiola.algorithms.asgd import asgd
 from hemiola.algorithms.bmuf import PAPER as BMUF
 from hemiola.algorithms.bmuf import bmuf
+from hemiola.algorithms.bmuf_adam import PAPER as BMUF_ADAM
+from hemiola.algorithms.bmuf_adam import bmuf_adam
 from hemiola.algorithms.cocoa import PAPER as COCOA
 from hemiola.algorithms.cocoa import cocoa
 from hemiola.algorithms.cyclades import PAPER as CYCLADES
 from hemiola.algorithms.cyclades import cyclades
 from hemiola.algorithms.dc_asgd import PAPER as DC_ASGD
 from hemiola.algorithms.dc_asgd import dc_asgd
+from hemiola.algorithms.diloco import PAPER as DILOCO
+from hemiola.algorithms.diloco import diloco
+from hemiola.algorithms.ditto import PAPER as DITTO
+from hemiola.algorithms.ditto import ditto
 from hemiola.algorithms.downpour import PAPER as DOWNPOUR
 from hemiola.algorithms.downpour import downpour
 from hemiola.algorithms.easgd import PAPER as EASGD
 from hemiola.algorithms.easgd import eamsgd, easgd
 from hemiola.algorithms.easgd_async import PAPER as EASGD_ASYNC
 from hemiola.algorithms.easgd_async import eamsgd_async, easgd_async
+from hemiola.algorithms.fedadam import PAPER as FEDADAM
+from hemiola.algorithms.fedadam import fedadam
 from hemiola.algorithms.fedavg import PAPER as FEDAVG
 from hemiola.algorithms.fedavg import fedavg
+from hemiola.algorithms.fedprox import PAPER as FEDPROX
+from hemiola.algorithms.fedprox import fedprox
 from hemiola.algorithms.hogwild import PAPER as HOGWILD
 from hemiola.algorithms.hogwild import hogwild
 from hemiola.algorithms.hybrid import PAPER as HYBRID
@@ -47,16 +57,22 @@ from hemiola.algorithms.hybrid import hybrid
 from hemiola.algorithms.model_averaging import ONE_SHOT_PAPER as ONE_SHOT
 from hemiola.algorithms.model_averaging import PAPER as AVERAGING
 from hemiola.algorithms.model_averaging import model_averaging, one_shot_averaging
+from hemiola.algorithms.post_local_sgd import PAPER as POST_LOCAL
+from hemiola.algorithms.post_local_sgd import post_local_sgd
 from hemiola.algorithms.sandblaster import PAPER as SANDBLASTER
 from hemiola.algorithms.sandblaster import sandblaster
 from hemiola.algorithms.sdca import PAPER as SDCA
 from hemiola.algorithms.sdca import sdca
+from hemiola.algorithms.slowmo import PAPER as SLOWMO
+from hemiola.algorithms.slowmo import slowmo
 from hemiola.algorithms.ssgd import PAPER as SSGD
 from hemiola.algorithms.ssgd import ssgd
 from hemiola.algorithms.ssp import PAPER as SSP
 from hemiola.algorithms.ssp import ssp
 from hemiola.algorithms.stratified import PAPER as STRATIFIED
 from hemiola.algorithms.stratified import stratified
+from hemiola.algorithms.streaming_diloco import PAPER as STREAMING
+from hemiola.algorithms.streaming_diloco import streaming_diloco
 from hemiola.algorithms.tiered import PAPER as TIERED
 from hemiola.algorithms.tiered import tiered
 from hemiola.communicate import POLICIES, Synchronous
@@ -102,7 +118,15 @@ _ALL = (
     Recipe("model-averaging", model_averaging, AVERAGING),
     Recipe("one-shot-averaging", one_shot_averaging, ONE_SHOT),
     Recipe("fedavg", fedavg, FEDAVG),
+    Recipe("fedprox", fedprox, FEDPROX),
+    Recipe("fedadam", fedadam, FEDADAM),
+    Recipe("ditto", ditto, DITTO),
     Recipe("bmuf", bmuf, BMUF),
+    Recipe("bmuf-adam", bmuf_adam, BMUF_ADAM),
+    Recipe("slowmo", slowmo, SLOWMO),
+    Recipe("post-local-sgd", post_local_sgd, POST_LOCAL),
+    Recipe("diloco", diloco, DILOCO),
+    Recipe("streaming-diloco", streaming_diloco, STREAMING),
     Recipe("easgd", easgd, EASGD),
     Recipe("eamsgd", eamsgd, EASGD),
     Recipe("asgd", asgd, ASGD),
@@ -141,6 +165,14 @@ COMPONENTS: Mapping[str, Mapping[str, type]] = {
         "adagrad": optim.Adagrad,
         "adam": optim.Adam,
         "adamw": optim.AdamW,
+    },
+    "server": {
+        "sgd": optim.SGD,
+        "momentum": optim.HeavyBall,
+        "nesterov": optim.Nesterov,
+        "adam": optim.FedAdam,
+        "yogi": optim.FedYogi,
+        "adagrad": optim.FedAdagrad,
     },
     "schedule": {
         "constant": optim.Constant,

@@ -6,6 +6,7 @@ from hemiola.local.elastic import AsyncElastic, Elastic
 from hemiola.local.gradient import Gradient
 from hemiola.local.local_steps import LocalSteps
 from hemiola.local.portion import Portion
+from hemiola.local.proximal import Proximal
 
 __all__ = [
     "Accumulate",
@@ -15,4 +16,5 @@ __all__ = [
     "LocalSDCA",
     "LocalSteps",
     "Portion",
+    "Proximal",
 ]

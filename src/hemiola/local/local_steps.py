@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
@@ -18,7 +19,29 @@ from hemiola.types import Array, Message, State, freeze
 Carry = Literal["keep", "reset", "average"]
 """What becomes of the local optimiser's state between rounds."""
 
-_PREFIX = "optimizer/"
+PREFIX = "optimizer/"
+"""What an averaged optimiser's arrays are called in messages: ``optimizer/m``, ..."""
+
+Gradients = Callable[[Array, int], Array]
+"""(w, t) -> the gradient (d,) at w on the worker's t-th mini-batch."""
+
+
+def gradients(task: Task, batch: MiniBatch) -> Gradients:
+    """The gradients of the objective on the worker's own mini-batches."""
+    grad, draw, worker = task.objective.grad, task.source.batch, task.worker
+    return lambda w, t: grad(w, draw(worker, t, batch))
+
+
+def descend(
+    optimizer: LocalOptimizer, state: State, w: Array, steps: int, gradient: Gradients
+) -> Array:
+    """The model (d,) after ``steps`` steps from w; the state's clock and memory go on."""
+    memory, first = state["optimizer"], state["t"]
+    for t in range(first, first + steps):
+        w, memory = optimizer.step(w, gradient(w, t), memory, t)
+        state["t"] = t + 1
+    state["optimizer"] = memory
+    return w
 
 
 @component
@@ -47,29 +70,28 @@ class LocalSteps:
         return {"t": 0, "optimizer": self.optimizer.init(w0)}
 
     def work(self, state: State, down: Message, task: Task) -> tuple[State, Message]:
-        w = down["w"]
-        memory = self._memory(state, down, w)
-        steps = range(state["t"], state["t"] + self._count(task))
         optimizer: Any = self.optimizer
-        if getattr(optimizer, "is_plain", False) and can_fuse(task):
-            w = fused_steps(w, task, steps, self.batch, optimizer.rate)
-            state["t"] = steps.stop
-        else:
-            w, memory = self._one_by_one(w, memory, state, steps, task)
-        state["optimizer"] = memory
-        weight = weight_of(task.source.samples(task.worker))
-        shared = memory if self.carry == "average" else {}
-        extra = {_PREFIX + name: np.array(value) for name, value in shared.items()}
-        return state, freeze(w=w, weight=weight, **extra)
+        if not (getattr(optimizer, "is_plain", False) and can_fuse(task)):
+            return self.work_on(gradients(task, self.batch), state, down, task)
+        state["optimizer"] = self._memory(state, down)
+        steps = range(state["t"], state["t"] + self._count(task))
+        w = fused_steps(down["w"], task, steps, self.batch, optimizer.rate)
+        state["t"] = steps.stop
+        return state, self._message(w, state, task)
 
-    def _one_by_one(
-        self, w: Array, memory: State, state: State, steps: range, task: Task
-    ) -> tuple[Array, State]:
-        grad, step, draw = task.objective.grad, self.optimizer.step, task.source.batch
-        for t in steps:
-            w, memory = step(w, grad(w, draw(task.worker, t, self.batch)), memory, t)
-            state["t"] = t + 1
-        return w, memory
+    def work_on(
+        self, gradient: Gradients, state: State, down: Message, task: Task
+    ) -> tuple[State, Message]:
+        """The same on other gradients than the objective's own."""
+        state["optimizer"] = self._memory(state, down)
+        w = descend(self.optimizer, state, down["w"], self._count(task), gradient)
+        return state, self._message(w, state, task)
+
+    def _message(self, w: Array, state: State, task: Task) -> Message:
+        weight = weight_of(task.source.samples(task.worker))
+        shared = state["optimizer"] if self.carry == "average" else {}
+        extra = {PREFIX + name: np.array(value) for name, value in shared.items()}
+        return freeze(w=w, weight=weight, **extra)
 
     def _count(self, task: Task) -> int:
         if self.steps is not None:
@@ -77,9 +99,9 @@ class LocalSteps:
         assert self.epochs is not None
         return self.epochs * task.source.steps_per_epoch(task.worker, self.batch)
 
-    def _memory(self, state: State, down: Message, w: Array) -> State:
+    def _memory(self, state: State, down: Message) -> State:
         """The optimiser's state at the start of a round."""
         if self.carry == "reset":
-            return self.optimizer.init(w)
-        received = {k.removeprefix(_PREFIX): v for k, v in down.items() if k.startswith(_PREFIX)}
+            return self.optimizer.init(down["w"])
+        received = {k.removeprefix(PREFIX): v for k, v in down.items() if k.startswith(PREFIX)}
         return {k: v.copy() for k, v in received.items()} or state["optimizer"]

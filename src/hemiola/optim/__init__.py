@@ -2,6 +2,7 @@
 
 from hemiola.optim.rules import SGD, Adagrad, Adam, AdamW, HeavyBall, Nesterov
 from hemiola.optim.schedules import Constant, Cosine, InverseSqrt, Schedule, Step, WarmUp
+from hemiola.optim.server import FedAdagrad, FedAdam, FedYogi
 
 __all__ = [
     "SGD",
@@ -10,6 +11,9 @@ __all__ = [
     "AdamW",
     "Constant",
     "Cosine",
+    "FedAdagrad",
+    "FedAdam",
+    "FedYogi",
     "HeavyBall",
     "InverseSqrt",
     "Nesterov",
