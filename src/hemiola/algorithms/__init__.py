@@ -11,12 +11,14 @@ from hemiola.algorithms.downpour import downpour
 from hemiola.algorithms.easgd import eamsgd, easgd
 from hemiola.algorithms.easgd_async import eamsgd_async, easgd_async
 from hemiola.algorithms.fedavg import fedavg
+from hemiola.algorithms.hogwild import hogwild
 from hemiola.algorithms.model_averaging import model_averaging, one_shot_averaging
 from hemiola.algorithms.sandblaster import sandblaster
 from hemiola.algorithms.sdca import sdca
 from hemiola.algorithms.ssgd import ssgd
 from hemiola.algorithms.ssp import ssp
 from hemiola.algorithms.stratified import stratified
+from hemiola.algorithms.tiered import tiered
 
 __all__ = [
     "adadelay",
@@ -32,6 +34,7 @@ __all__ = [
     "easgd",
     "easgd_async",
     "fedavg",
+    "hogwild",
     "model_averaging",
     "one_shot_averaging",
     "sandblaster",
@@ -39,4 +42,5 @@ __all__ = [
     "ssgd",
     "ssp",
     "stratified",
+    "tiered",
 ]
