@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from hemiola.algorithms import tiered as module
 from hemiola.algorithms.registry import SHARED, build
-from hemiola.algorithms.tiered import Tiered, Tiers, share, tiered
+from hemiola.algorithms.tiered import Tiered, Tiers, _Replicas, share, tiered
 from hemiola.callbacks import Callback
 from hemiola.dataset import Batch, make_dataset
 from hemiola.errors import OptionError
@@ -160,7 +159,9 @@ def test_added_up_threads_in_lockstep_diverge_where_shares_do_not():
 @pytest.mark.parametrize("threads", [2, 4])
 def test_no_update_is_lost(monkeypatch, threads):
     """With gradients that do not depend on w, the outcome is the sum of all, whatever the order."""
-    monkeypatch.setattr(module, "share", lambda bend, threads: np.ones_like(bend))
+    monkeypatch.setitem(
+        _Replicas.share.__globals__, "share", lambda bend, threads: np.ones_like(bend)
+    )
     data = text_like()
     objective = LinearObjective("hinge", 0.0)  # margins stay below 1: every slope is -y
     solver = Tiered(1e-6, merge_every=1, intercept_step=1.0)

@@ -31,7 +31,26 @@ from hemiola.training import fit
 Samples = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
 
 
-@parametrize_with_checks([DistributedClassifier(), DistributedRegressor()])
+ONE_THREAD = {"algorithm": "auto", "n_workers": 1, "rounds": 100}
+
+
+def not_at_the_optimum(estimator: Any) -> dict[str, str]:
+    """What holds at the optimum only, and sdca ends 0.1 % before it: repeated samples are visited
+    in another order than weighted ones."""
+    why = "the run ends near the optimum"
+    names = [f"check_sample_weight_equivalence_on_{kind}_data" for kind in ("dense", "sparse")]
+    return dict.fromkeys(names, why) if estimator.algorithm == "auto" else {}
+
+
+@parametrize_with_checks(
+    [
+        DistributedClassifier(),
+        DistributedRegressor(),
+        DistributedClassifier(**ONE_THREAD),
+        DistributedRegressor(**ONE_THREAD),
+    ],
+    expected_failed_checks=not_at_the_optimum,
+)
 def test_scikit_learn_accepts_it(estimator: Any, check: Any) -> None:
     check(estimator)
 

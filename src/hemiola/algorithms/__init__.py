@@ -16,6 +16,7 @@ from hemiola.algorithms.easgd_async import eamsgd_async, easgd_async
 from hemiola.algorithms.fedadam import fedadam
 from hemiola.algorithms.fedavg import fedavg
 from hemiola.algorithms.fedprox import fedprox
+from hemiola.algorithms.hogwild import hogwild
 from hemiola.algorithms.model_averaging import model_averaging, one_shot_averaging
 from hemiola.algorithms.post_local_sgd import post_local_sgd
 from hemiola.algorithms.sandblaster import sandblaster
@@ -25,6 +26,7 @@ from hemiola.algorithms.ssgd import ssgd
 from hemiola.algorithms.ssp import ssp
 from hemiola.algorithms.stratified import stratified
 from hemiola.algorithms.streaming_diloco import streaming_diloco
+from hemiola.algorithms.tiered import tiered
 
 __all__ = [
     "adadelay",
@@ -45,6 +47,7 @@ __all__ = [
     "fedadam",
     "fedavg",
     "fedprox",
+    "hogwild",
     "model_averaging",
     "one_shot_averaging",
     "post_local_sgd",
@@ -55,4 +58,5 @@ __all__ = [
     "ssp",
     "stratified",
     "streaming_diloco",
+    "tiered",
 ]

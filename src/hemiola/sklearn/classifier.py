@@ -29,7 +29,8 @@ class DistributedClassifier(ClassifierMixin, Distributed):
 
     ``algorithm``     the name of an algorithm, or an :class:`~hemiola.algorithm.Algorithm`, or
                       ``auto``: for linear models threads that share memory, ``sdca`` where there is
-                      an L2 penalty and a dual (logistic, squared, hinge), else ``tiered``;
+                      an L2 penalty and a dual (logistic, squared, hinge), else ``tiered``,
+                      whose options differ;
     ``objective``     ``auto`` or ``logistic`` (softmax for more than two classes), ``softmax``,
                       ``hinge`` (two classes only), or an :class:`~hemiola.contracts.Objective`;
     ``engine``        the name of an engine, or an :class:`~hemiola.contracts.Engine`; None:
@@ -41,7 +42,9 @@ class DistributedClassifier(ClassifierMixin, Distributed):
     ``l1``            must be 0;
     ``l2``            L2 penalty; None is 1/n (with sample weights, one over their sum): C = 1 in
                       scikit-learn;
-    ``random_state``  of everything random: a number, a ``RandomState``, or None;
+    ``random_state``  of everything random: a number, a ``RandomState``, or None. What several
+                      threads give depends on timing all the same, unless workers take turns or wait
+                      for each other;
     ``options``       of an algorithm given by name, such as ``{"lr": 0.1, "steps": 5}``. Without a
                       batch size, a mini-batch is a tenth of a worker's samples but at least 32 of
                       them, or all if there are fewer.
