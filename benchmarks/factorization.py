@@ -6,7 +6,7 @@ pass counts. Times are processor time, which hardly depends on who else uses the
 that of the busiest thread, waiting for others included, and of the ``plan`` that of the calling
 one. ``speed-up`` is over the serial loop, which visits the ratings in one random order, laid out in
 memory once. ``to 1 %`` and ``to 0.1 %`` are seconds, plan included, with the passes that it took,
-until the error is so near the least that any method reached. ``same bits`` says whether the outcome
+until the error is so near the least that any method reached. ``bits`` says whether the outcome
 is that of the same algorithm on one thread.
 
     python benchmarks/factorization.py [--data FILE] [--ratings N] [--rank R] [--passes N]
@@ -160,14 +160,14 @@ def compare(data: Dataset, rank: int, passes: int) -> tuple[Table, list[Contende
     )
     for column in (
         "method", "threads", "plan, s", "ns a rating", "speed-up", "to 1 %", "to 0.1 %", "RMSE",
-        "same bits",
+        "bits",
     ):  # fmt: skip
         table.add_column(column, justify="left" if column == "method" else "right")
     first: dict[str, Contender] = {"Cyclades": serial, "Hogwild!": serial}
     best = min(min(each.rmse) for each in lined_up)
     for each in lined_up:
         alone = first.setdefault(each.name, each)
-        same = "" if alone is each else "yes" if equal(each, alone) else "no"
+        same = "" if alone is each else "same" if equal(each, alone) else "other"
         price = np.median(each.busiest)
         table.add_row(
             each.name, str(each.threads), f"{each.plan:.3f}", f"{1e9 * price / len(train):.1f}",

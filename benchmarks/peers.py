@@ -204,7 +204,7 @@ def main(
     scale: Annotated[float, typer.Option(help="share of the synthetic sets' full rows")] = 0.05,
     features: Annotated[float, typer.Option(help="share of their full features")] = 1.0,
     repeats: Annotated[int, typer.Option(help="runs of which the median counts")] = 3,
-    patience: Annotated[float, typer.Option(help="seconds until a solver is given up")] = 10.0,
+    patience: Annotated[float, typer.Option(help="seconds until a solver is given up")] = 3.0,
     wall: Annotated[bool, typer.Option(help="wall-clock instead of processor time")] = False,
     sets: Annotated[str, typer.Option(help="only these, with commas between")] = "",
 ) -> None:
