@@ -25,6 +25,7 @@ class Record:
     ``score``       accuracy, or R^2 of a regression, on the same data as ``eval_loss``
     ``bytes_up``, ``bytes_down``, ``messages``   payload between the workers and one server
     ``waiting``     seconds that workers spent waiting, summed over workers
+    ``measures``    what the algorithm says of itself, such as ADMM's residuals
     """
 
     rounds: float
@@ -38,6 +39,7 @@ class Record:
     bytes_down: int
     messages: int
     waiting: float
+    measures: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -74,6 +76,16 @@ class History:
     groups: list[dict[str, Any]] = field(default_factory=list)
     links: list[int] = field(default_factory=list)
     times: list[list[float]] = field(default_factory=list)
+
+    def measured(self, name: str) -> tuple[Array, Array]:
+        """The rounds and values of one of the ``measures``, where there is one, (m,) each.
+
+        >>> [x.tolist() for x in History().measured("primal")]
+        [[], []]
+        """
+        found = [(r.rounds, r.measures[name]) for r in self.records if name in r.measures]
+        rounds, values = zip(*found, strict=True) if found else ((), ())
+        return np.array(rounds), np.array(values)
 
     def column(self, name: str) -> Array:
         """One field of all records, (number of records,).
@@ -160,13 +172,15 @@ class History:
         return cls(**{**plain, "records": records})
 
 
-def record_of(event: Event, rounds: float, values: Sequence[float]) -> Record:
-    """A record of an event and its (loss, eval_loss, score)."""
+def record_of(
+    event: Event, rounds: float, values: Sequence[float], measures: dict[str, float]
+) -> Record:
+    """A record of an event, its (loss, eval_loss, score) and the algorithm's own figures."""
     loss, eval_loss, score = values
     ledger: Ledger = event.ledger
     return Record(
         rounds, event.step, ledger.local_steps, event.clock, loss, eval_loss, score,
-        ledger.bytes_up, ledger.bytes_down, ledger.messages, ledger.waiting,
+        ledger.bytes_up, ledger.bytes_down, ledger.messages, ledger.waiting, measures,
     )  # fmt: skip
 
 

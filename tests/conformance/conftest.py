@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from hemiola.algorithms.registry import RECIPES, build
 from hemiola.communicate import Asynchronous, Synchronous
+from hemiola.penalty import Penalty, Proximal
 
 SMALL = {
     "model-averaging": {"steps": 3},
@@ -20,8 +23,9 @@ SMALL = {
     "downpour": {"n_push": 2, "n_fetch": 4},
     "sandblaster": {"portions": 3},
     "hybrid": {"batch_size": 8},
+    "admm": {"stopping.absolute": 0, "stopping.relative": 0},
 }
-WITHOUT_RATE = ("sandblaster",)
+WITHOUT_RATE = ("sandblaster", "admm")
 DISCIPLINE = {name: type(build(name).communicate) for name in RECIPES}
 
 
@@ -31,7 +35,10 @@ def _algorithm(name, **options):
         given.pop("lr", None)
     elif "lr" in given and {"lr", "optimizer"} <= RECIPES[name].parameters.keys():
         given["optimizer.lr"] = given["lr"]  # a server's rate besides the workers'
-    return build(name, {**SMALL.get(name, {}), **given})
+    chosen = build(name, {**SMALL.get(name, {}), **given})
+    if isinstance(chosen.aggregate, Proximal):
+        chosen = replace(chosen, aggregate=chosen.aggregate.with_penalty(Penalty()))
+    return chosen
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +48,12 @@ def algorithm():
     ``lr`` sets all rates that the recipe has.
     """
     return _algorithm
+
+
+@pytest.fixture(scope="session")
+def without_rate():
+    """The recipes that need no learning rate."""
+    return WITHOUT_RATE
 
 
 def pytest_generate_tests(metafunc):

@@ -11,6 +11,7 @@ from hemiola.algorithm import MiniBatch
 from hemiola.algorithms import (
     adadelay,
     adaptive_revision,
+    admm,
     asgd,
     bmuf,
     dc_asgd,
@@ -42,6 +43,7 @@ from hemiola.partition import ByLabel, Dirichlet, RandomSampling, ShuffleSplit
         ("bmuf", bmuf),
         ("easgd", easgd),
         ("eamsgd", eamsgd),
+        ("admm", admm),
         ("asgd", asgd),
         ("ssp", ssp),
         ("easgd-async", easgd_async),
@@ -139,7 +141,11 @@ def test_options_are_read(name, options, expected):
     ("name", "options", "message"),
     [
         ("bmuff", {}, "no algorithm 'bmuff'; did you mean 'bmuf'"),
-        ("zzz", {}, "no algorithm 'zzz'; known are: adadelay, adaptive-revision, asgd, bmuf,"),
+        (
+            "zzz",
+            {},
+            "no algorithm 'zzz'; known are: adadelay, adaptive-revision, admm,",
+        ),
         ("bmuf", {"etta": 1}, "bmuf has no option 'etta'; did you mean 'eta'"),
         ("bmuf", {"batchsize": 1}, "bmuf has no option 'batchsize'; did you mean 'batch_size'"),
         ("ssgd", {"steps": 1}, "ssgd has no option 'steps'"),
@@ -199,6 +205,11 @@ def test_every_name_of_a_component_builds():
             path = "optimizer.schedule" if key == "schedule" else key
             if key == "grouping":
                 assert isinstance(build("hybrid", {key: name}).communicate.rule, kind)
+                continue
+            if key in ("solver", "balance", "stopping"):
+                chosen = build("admm", {key: name})
+                where = chosen.local if key == "solver" else chosen.aggregate
+                assert isinstance(getattr(where, key), kind)
                 continue
             chosen = build("bmuf", {path: name})
             parts = (

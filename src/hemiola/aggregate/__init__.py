@@ -3,8 +3,20 @@
 from hemiola.aggregate.average import Average
 from hemiola.aggregate.block_momentum import BlockMomentum
 from hemiola.aggregate.center import Center
+from hemiola.aggregate.consensus import Balance, Consensus, Stopping
 from hemiola.aggregate.descend import Descend
 from hemiola.aggregate.reduce import Sum, WeightedMean
 from hemiola.aggregate.sharded import Sharded
 
-__all__ = ["Average", "BlockMomentum", "Center", "Descend", "Sharded", "Sum", "WeightedMean"]
+__all__ = [
+    "Average",
+    "Balance",
+    "BlockMomentum",
+    "Center",
+    "Consensus",
+    "Descend",
+    "Sharded",
+    "Stopping",
+    "Sum",
+    "WeightedMean",
+]

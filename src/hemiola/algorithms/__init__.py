@@ -2,6 +2,7 @@
 
 from hemiola.algorithms.adadelay import adadelay
 from hemiola.algorithms.adaptive_revision import adaptive_revision
+from hemiola.algorithms.admm import admm
 from hemiola.algorithms.asgd import asgd
 from hemiola.algorithms.bmuf import bmuf
 from hemiola.algorithms.cyclades import cyclades
@@ -19,6 +20,7 @@ from hemiola.algorithms.stratified import stratified
 __all__ = [
     "adadelay",
     "adaptive_revision",
+    "admm",
     "asgd",
     "bmuf",
     "cyclades",

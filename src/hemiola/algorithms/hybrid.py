@@ -40,7 +40,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt
 
-from hemiola.aggregate import Descend
+from hemiola.aggregate import Consensus, Descend
 from hemiola.algorithm import Algorithm, MiniBatch
 from hemiola.algorithms.asgd import asgd
 from hemiola.algorithms.easgd_async import ElasticExchange
@@ -120,7 +120,7 @@ def _local(inner: Local, outer: Local) -> Local:
 
 
 def _check(inner: Algorithm, outer: Algorithm) -> None:
-    if inner.communicate != Synchronous():
+    if inner.communicate != Synchronous() or isinstance(inner.aggregate, Consensus):
         raise OptionError(
             f"hybrid: {inner.name} cannot work inside groups, where all members take part in "
             "every round; use ssgd, model-averaging, bmuf, easgd or another synchronous rule."

@@ -17,9 +17,11 @@ from hemiola import (
     objectives,
     optim,
     partition,
+    penalty,
 )
 from hemiola.algorithms.adadelay import DelayAdaptive
 from hemiola.algorithms.adaptive_revision import Revise
+from hemiola.algorithms.admm import Steps
 from hemiola.algorithms.cyclades import Cyclades
 from hemiola.algorithms.dc_asgd import DelayCompensated
 from hemiola.algorithms.easgd_async import ElasticExchange
@@ -43,6 +45,7 @@ _OTHERS: tuple[type, ...] = (
     communicate.Synchronous,
     objectives.LinearObjective,
     objectives.MatrixFactorization,
+    penalty.Penalty,
     CompleteClocks,
     Coordinator,
     Cyclades,
@@ -50,6 +53,7 @@ _OTHERS: tuple[type, ...] = (
     DelayCompensated,
     ElasticExchange,
     Revise,
+    Steps,
     Stratified,
 )
 

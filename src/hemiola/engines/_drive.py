@@ -16,7 +16,7 @@ import numpy as np
 
 from hemiola.algorithm import Info, Task
 from hemiola.communicate import Asynchronous, Grouped, Synchronous
-from hemiola.contracts import Clocked
+from hemiola.contracts import Clocked, Measured
 from hemiola.engines._ticks import Ticks
 from hemiola.errors import CheckpointError, DivergedError, UnsupportedError, WorkersLostError
 from hemiola.job import JOIN, LEAVE, PULL, PUSH, Event, Job, Ledger
@@ -331,8 +331,11 @@ class Server:
         return WorkersLostError(f"{who} will never answer, and the run would wait for ever.")
 
     def event(self, workers: Sequence[int], staleness: int, snapshot: Callable[[], State]) -> Event:
-        clock = self.executor.now()
-        return Event(self.step, clock, workers, staleness, self.state, self.ledger, snapshot)
+        clock, aggregate = self.executor.now(), self.job.algorithm.aggregate
+        stopped = aggregate.ended(self.state) if isinstance(aggregate, Measured) else None
+        return Event(
+            self.step, clock, workers, staleness, self.state, self.ledger, snapshot, stopped
+        )
 
     def _note(self, kind: int, worker: int, computed: float = 0.0) -> None:
         if self.job.trace is not None:

@@ -5,5 +5,19 @@ from hemiola.local.elastic import AsyncElastic, Elastic
 from hemiola.local.gradient import Gradient
 from hemiola.local.local_steps import LocalSteps
 from hemiola.local.portion import Portion
+from hemiola.local.proximal import ProximalStep
+from hemiola.local.solvers import LBFGS, Auto, Dual, Newton
 
-__all__ = ["Accumulate", "AsyncElastic", "Elastic", "Gradient", "LocalSteps", "Portion"]
+__all__ = [
+    "LBFGS",
+    "Accumulate",
+    "AsyncElastic",
+    "Auto",
+    "Dual",
+    "Elastic",
+    "Gradient",
+    "LocalSteps",
+    "Newton",
+    "Portion",
+    "ProximalStep",
+]

@@ -34,9 +34,9 @@ class DistributedClassifier(ClassifierMixin, Distributed):
     ``n_workers``     how many workers; no more than there are samples are used;
     ``rounds``        how long ``fit`` trains: rounds of communication;
     ``epochs``        passes over the data, instead of ``rounds``;
-    ``l1``            must be 0;
+    ``l1``            L1 penalty, for algorithms with a proximal step such as ``admm``; else 0;
     ``l2``            L2 penalty; None is 1/n (with sample weights, one over their sum): C = 1 in
-                      scikit-learn;
+                      scikit-learn, or 0 if there is an L1 penalty;
     ``random_state``  of everything random: a number, a ``RandomState``, or None;
     ``options``       of an algorithm given by name, such as ``{"lr": 0.1, "steps": 5}``. Without a
                       batch size, a mini-batch is a tenth of a worker's samples but at least 32 of
