@@ -24,8 +24,9 @@ SMALL = {
     "sandblaster": {"portions": 3},
     "hybrid": {"batch_size": 8},
     "admm": {"stopping.absolute": 0, "stopping.relative": 0},
+    "admm-async": {"barrier": 1, "stopping.absolute": 0, "stopping.relative": 0},
 }
-WITHOUT_RATE = ("sandblaster", "admm")
+WITHOUT_RATE = ("sandblaster", "admm", "admm-async")
 DISCIPLINE = {name: type(build(name).communicate) for name in RECIPES}
 
 

@@ -23,6 +23,8 @@ from hemiola.training import fit
 
 MARGIN = 1.05
 
+WITHOUT_RATE = ("sandblaster", "admm", "admm-async")
+
 
 def known(n=400, *, csr=False):
     """X'X/n = diag(9, 1), and columns of mean zero: the intercept adds an eigenvalue of 1."""
@@ -175,7 +177,7 @@ def test_joined_gradients_count_as_one_large_batch(two_classes):
     assert rate_of(filled("easgd", data, logistic(), 4, batch_size=5)) == pytest.approx(alone)
 
 
-@pytest.mark.parametrize("name", [n for n in RECIPES if n not in ("sandblaster", "admm")])
+@pytest.mark.parametrize("name", [name for name in RECIPES if name not in WITHOUT_RATE])
 @pytest.mark.parametrize("shards", [None, 3])
 def test_every_recipe_gets_a_rate_and_given_rates_are_kept(two_classes, name, shards):
     data = two_classes()

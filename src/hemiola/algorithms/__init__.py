@@ -3,6 +3,7 @@
 from hemiola.algorithms.adadelay import adadelay
 from hemiola.algorithms.adaptive_revision import adaptive_revision
 from hemiola.algorithms.admm import admm
+from hemiola.algorithms.admm_async import admm_async
 from hemiola.algorithms.asgd import asgd
 from hemiola.algorithms.bmuf import bmuf
 from hemiola.algorithms.cyclades import cyclades
@@ -21,6 +22,7 @@ __all__ = [
     "adadelay",
     "adaptive_revision",
     "admm",
+    "admm_async",
     "asgd",
     "bmuf",
     "cyclades",

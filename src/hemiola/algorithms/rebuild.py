@@ -22,6 +22,7 @@ from hemiola import (
 from hemiola.algorithms.adadelay import DelayAdaptive
 from hemiola.algorithms.adaptive_revision import Revise
 from hemiola.algorithms.admm import Steps
+from hemiola.algorithms.admm_async import AsyncConsensus
 from hemiola.algorithms.cyclades import Cyclades
 from hemiola.algorithms.dc_asgd import DelayCompensated
 from hemiola.algorithms.easgd_async import ElasticExchange
@@ -46,6 +47,7 @@ _OTHERS: tuple[type, ...] = (
     objectives.LinearObjective,
     objectives.MatrixFactorization,
     penalty.Penalty,
+    AsyncConsensus,
     CompleteClocks,
     Coordinator,
     Cyclades,

@@ -24,6 +24,8 @@ from hemiola.algorithms.adaptive_revision import PAPER as REVISION
 from hemiola.algorithms.adaptive_revision import adaptive_revision
 from hemiola.algorithms.admm import PAPER as ADMM
 from hemiola.algorithms.admm import Steps, admm
+from hemiola.algorithms.admm_async import PAPER as ADMM_ASYNC
+from hemiola.algorithms.admm_async import admm_async
 from hemiola.algorithms.asgd import PAPER as ASGD
 from hemiola.algorithms.asgd import asgd
 from hemiola.algorithms.bmuf import PAPER as BMUF
@@ -98,6 +100,7 @@ _ALL = (
     Recipe("admm", admm, ADMM),
     Recipe("asgd", asgd, ASGD),
     Recipe("ssp", ssp, SSP),
+    Recipe("admm-async", admm_async, ADMM_ASYNC),
     Recipe("easgd-async", easgd_async, EASGD_ASYNC),
     Recipe("eamsgd-async", eamsgd_async, EASGD_ASYNC),
     Recipe("adadelay", adadelay, ADADELAY),
