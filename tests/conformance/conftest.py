@@ -24,9 +24,16 @@ SMALL = {
     "sandblaster": {"portions": 3},
     "hybrid": {"batch_size": 8},
     "admm": {"stopping.absolute": 0, "stopping.relative": 0},
-    "admm-async": {"barrier": 1, "stopping.absolute": 0, "stopping.relative": 0},
+    "admm-sharing": {"stopping.absolute": 0, "stopping.relative": 0},
+    "admm-async": {  # one Newton step each, so that all pieces of work are equally long
+        "barrier": 1,
+        "solver": "newton",
+        "solver.iterations": 1,
+        "stopping.absolute": 0,
+        "stopping.relative": 0,
+    },
 }
-WITHOUT_RATE = ("sandblaster", "admm", "admm-async")
+WITHOUT_RATE = ("sandblaster", "admm", "admm-sharing", "admm-async")
 DISCIPLINE = {name: type(build(name).communicate) for name in RECIPES}
 
 
@@ -37,8 +44,9 @@ def _algorithm(name, **options):
     elif "lr" in given and {"lr", "optimizer"} <= RECIPES[name].parameters.keys():
         given["optimizer.lr"] = given["lr"]  # a server's rate besides the workers'
     chosen = build(name, {**SMALL.get(name, {}), **given})
-    if isinstance(chosen.aggregate, Proximal):
-        chosen = replace(chosen, aggregate=chosen.aggregate.with_penalty(Penalty()))
+    for part in ("local", "aggregate"):
+        if isinstance(getattr(chosen, part), Proximal):
+            chosen = replace(chosen, **{part: getattr(chosen, part).with_penalty(Penalty())})
     return chosen
 
 

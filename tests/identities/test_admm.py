@@ -109,7 +109,7 @@ def textbook(ran, objective, shards, rounds, rho, a, balance=None):
                     "scale": scale, "u": [share[k] * u[k] for k in range(K)], "x": x})  # fmt: skip
         if balance and 0 < t + 1 < balance.rounds and t >= 0:
             ratio = (primal / size) / (dual / scale)
-            out[-1]["next"] = 2.0 if ratio > 10 else 0.5 if ratio < 0.1 else 1.0
+            out[-1]["next"] = 2.0 if ratio > 2 else 0.5 if ratio < 0.5 else 1.0
         if balance and t >= 1 and t < balance.rounds:
             factor = out[-2].get("next", 1.0)  # the server knows a round's residuals a round later
             rho, u = rho * factor, [one / factor for one in u]

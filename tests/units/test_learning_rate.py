@@ -23,7 +23,7 @@ from hemiola.training import fit
 
 MARGIN = 1.05
 
-WITHOUT_RATE = ("sandblaster", "admm", "admm-async")
+WITHOUT_RATE = ("sandblaster", "admm", "admm-sharing", "admm-async")
 
 
 def known(n=400, *, csr=False):

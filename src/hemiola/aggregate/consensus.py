@@ -93,7 +93,7 @@ class Balance:
     """
 
     rounds: Annotated[int, Ge(0)] = 60
-    ratio: Annotated[float, Gt(1)] = 10.0
+    ratio: Annotated[float, Gt(1)] = 2.0
     factor: Annotated[float, Gt(1)] = 2.0
 
     def next(self, rho: float, seen: Seen) -> float:
@@ -119,7 +119,7 @@ class Consensus:
     ``penalty``   r; filled in from the objective by :func:`hemiola.penalty.with_penalty`.
     """
 
-    rho: Annotated[float, Gt(0)] = 1.0
+    rho: Annotated[float, Gt(0)] = 0.1
     balance: Balance = field(default_factory=Balance)
     stopping: Stopping = field(default_factory=Stopping)
     penalty: Penalty | None = None

@@ -4,6 +4,7 @@ from hemiola.algorithms.adadelay import adadelay
 from hemiola.algorithms.adaptive_revision import adaptive_revision
 from hemiola.algorithms.admm import admm
 from hemiola.algorithms.admm_async import admm_async
+from hemiola.algorithms.admm_sharing import admm_sharing
 from hemiola.algorithms.asgd import asgd
 from hemiola.algorithms.bmuf import bmuf
 from hemiola.algorithms.cyclades import cyclades
@@ -23,6 +24,7 @@ __all__ = [
     "adaptive_revision",
     "admm",
     "admm_async",
+    "admm_sharing",
     "asgd",
     "bmuf",
     "cyclades",

@@ -14,7 +14,7 @@ sections 3.3, 3.4 and 7.1.1; over-relaxation after Eckstein, Bertsekas, Mathemat
 
     primal residual  |r|^2 = sum_k (n_k/n) |x_k - z|^2        dual residual  |s| = rho |z - z_old|
     stop when |r| and |s| are at most sqrt(d) eps_abs + eps_rel scale
-    rho <- 2 rho, u_k <- u_k / 2  if |r| is over 10 times |s|; the reverse if |s| is
+    rho <- 2 rho, u_k <- u_k / 2  if |r| is over mu times |s|; the reverse if |s| is
 
 =========  =======================================  =========
 symbol     here                                     shape
@@ -29,6 +29,7 @@ f_k        mean loss of the worker's shard
 r          ``penalty``, filled in by ``fit``
 eps_abs    ``stopping.absolute``
 eps_rel    ``stopping.relative``
+mu         ``balance.ratio``
 =========  =======================================  =========
 
 Scaling. The paper adds losses up and gives all workers one rho; here losses are means and worker
@@ -45,8 +46,11 @@ After every z-update rho sum_k (n_k/n) u_k is a subgradient of r at z, whatever 
 zero vector without a penalty. A worker that a round went on without does no lasting harm.
 
 The paper's examples use eps_abs 1e-4 and eps_rel 1e-2, its text suggests 1e-3 or 1e-4 for the
-latter; the default is 1e-3. rho = 1 and the balancing by 2 beyond a ratio of 10 are the paper's,
-the cut-off after 60 rounds is ours: without one there is no proof of convergence.
+latter; the default is 1e-3. The paper suggests to double or halve rho when one residual is 10 times
+the other. Relative residuals can be held closer together, and the defaults are what was best for 8
+workers on two data sets: from rho = 0.1 on, a ratio of 2 reached a loss within 1e-3 of the optimum
+in 14 and 10 rounds (breast cancer, a9a), one of 10 in 17 and 20, from rho = 1 on in 24 and 27. The
+cut-off after 60 rounds is ours: without one there is no proof of convergence.
 """
 
 from __future__ import annotations
@@ -93,7 +97,7 @@ class Steps:
 
 
 def admm(
-    rho: float = 1.0,
+    rho: float = 0.1,
     relax: float = 1.6,
     solver: LocalSolver = Auto(),
     tolerance: float | None = None,

@@ -63,7 +63,7 @@ class AsyncConsensus:
     """z from the latest message of every worker; it is renewed when the first of those that have
     answered reads, so all that go on together read the same."""
 
-    rho: Annotated[float, Gt(0)] = 1.0
+    rho: Annotated[float, Gt(0)] = 0.1
     stopping: Stopping = field(default_factory=Stopping)
     penalty: Penalty | None = None
 
@@ -140,7 +140,7 @@ def _joined(state: State) -> dict[str, Array]:
 
 
 def admm_async(
-    rho: float = 1.0,
+    rho: float = 0.1,
     relax: float = 1.6,
     barrier: Annotated[int, Ge(1)] = 2,
     max_delay: Annotated[int, Ge(1)] | None = 10,

@@ -40,7 +40,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt
 
-from hemiola.aggregate import Consensus, Descend
+from hemiola.aggregate import Descend
 from hemiola.algorithm import Algorithm, MiniBatch
 from hemiola.algorithms.asgd import asgd
 from hemiola.algorithms.easgd_async import ElasticExchange
@@ -51,6 +51,7 @@ from hemiola.errors import OptionError
 from hemiola.grouping import ByRatio, Grouping, Groups, Measured
 from hemiola.local import Accumulate, Gradient
 from hemiola.partition import BySpeed
+from hemiola.penalty import Proximal
 
 PAPER = "Hadjis et al., 2016"
 
@@ -119,8 +120,12 @@ def _local(inner: Local, outer: Local) -> Local:
     return inner
 
 
+def _is_proximal(algorithm: Algorithm) -> bool:
+    return isinstance(algorithm.local, Proximal) or isinstance(algorithm.aggregate, Proximal)
+
+
 def _check(inner: Algorithm, outer: Algorithm) -> None:
-    if inner.communicate != Synchronous() or isinstance(inner.aggregate, Consensus):
+    if inner.communicate != Synchronous() or _is_proximal(inner):
         raise OptionError(
             f"hybrid: {inner.name} cannot work inside groups, where all members take part in "
             "every round; use ssgd, model-averaging, bmuf, easgd or another synchronous rule."

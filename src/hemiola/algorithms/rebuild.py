@@ -23,6 +23,7 @@ from hemiola.algorithms.adadelay import DelayAdaptive
 from hemiola.algorithms.adaptive_revision import Revise
 from hemiola.algorithms.admm import Steps
 from hemiola.algorithms.admm_async import AsyncConsensus
+from hemiola.algorithms.admm_sharing import Assemble, Block
 from hemiola.algorithms.cyclades import Cyclades
 from hemiola.algorithms.dc_asgd import DelayCompensated
 from hemiola.algorithms.easgd_async import ElasticExchange
@@ -47,7 +48,9 @@ _OTHERS: tuple[type, ...] = (
     objectives.LinearObjective,
     objectives.MatrixFactorization,
     penalty.Penalty,
+    Assemble,
     AsyncConsensus,
+    Block,
     CompleteClocks,
     Coordinator,
     Cyclades,

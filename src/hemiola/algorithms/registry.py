@@ -26,6 +26,8 @@ from hemiola.algorithms.admm import PAPER as ADMM
 from hemiola.algorithms.admm import Steps, admm
 from hemiola.algorithms.admm_async import PAPER as ADMM_ASYNC
 from hemiola.algorithms.admm_async import admm_async
+from hemiola.algorithms.admm_sharing import PAPER as ADMM_SHARING
+from hemiola.algorithms.admm_sharing import admm_sharing
 from hemiola.algorithms.asgd import PAPER as ASGD
 from hemiola.algorithms.asgd import asgd
 from hemiola.algorithms.bmuf import PAPER as BMUF
@@ -98,6 +100,7 @@ _ALL = (
     Recipe("easgd", easgd, EASGD),
     Recipe("eamsgd", eamsgd, EASGD),
     Recipe("admm", admm, ADMM),
+    Recipe("admm-sharing", admm_sharing, ADMM_SHARING),
     Recipe("asgd", asgd, ASGD),
     Recipe("ssp", ssp, SSP),
     Recipe("admm-async", admm_async, ADMM_ASYNC),

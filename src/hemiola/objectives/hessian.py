@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from hemiola.objectives import kernels
 from hemiola.types import Array
 
 _CHUNK = 8192
@@ -60,18 +61,15 @@ class Hessian:
 
     def _moments(self, weight: Array) -> Array:
         """sum_i weight_i (x_i, 1)(x_i, 1)', (p + 1, p + 1)."""
-        p = self.X.shape[1]
+        X, p = self.X, self.X.shape[1]
         M = np.zeros((p + 1, p + 1))
+        if not isinstance(X, np.ndarray):
+            kernels.csr_moments(X.data, X.indices, X.indptr, weight, M)
+            return M + np.tril(M, -1).T
         for rows in _chunks(len(weight)):
-            X, s = self.X[rows], weight[rows]
-            if isinstance(X, np.ndarray):
-                weighted = X * s[:, None]
-                M[:p, :p] += X.T @ weighted
-                M[p, :p] += weighted.sum(axis=0)
-            else:
-                weighted = X.multiply(s[:, None]).tocsr()
-                M[:p, :p] += (X.T @ weighted).toarray()
-                M[p, :p] += np.asarray(weighted.sum(axis=0)).ravel()
+            weighted = X[rows] * weight[rows, None]
+            M[:p, :p] += X[rows].T @ weighted
+            M[p, :p] += weighted.sum(axis=0)
         M[:p, p] = M[p, :p]
         M[p, p] = weight.sum()
         return M
