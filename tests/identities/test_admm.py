@@ -261,6 +261,20 @@ def test_least_squares_with_l1_and_l2_are_scikit_learns(line):
         np.testing.assert_allclose(found, np.append(pooled.coef_, pooled.intercept_), atol=1e-8)
 
 
+def test_on_breast_cancer_weights_and_support_are_scikit_learns():
+    data = hemiola.load("breast_cancer")
+    data, n = hemiola.Standardizer.fit(data).apply(data), len(data)
+    ridge = LogisticRegression(tol=1e-12, solver="newton-cholesky").fit(data.X, data.y)
+    found = train(logistic(1 / n), data, workers=8, rounds=150).weights
+    np.testing.assert_allclose(found, np.append(ridge.coef_, ridge.intercept_), atol=1e-6)
+    lasso = LogisticRegression(C=1 / (0.02 * n), l1_ratio=1.0, solver="saga", tol=1e-10)
+    lasso.set_params(max_iter=20_000, random_state=0).fit(data.X, data.y)
+    found = train(LinearObjective("logistic", l1=0.02), data, workers=8, rounds=150).weights
+    assert ((found[:-1] != 0) == (lasso.coef_.ravel() != 0)).all()
+    assert 0 < (found[:-1] != 0).sum() < 30
+    np.testing.assert_allclose(found, np.append(lasso.coef_, lasso.intercept_), atol=1e-6)
+
+
 def test_the_hinge_loss_ends_at_the_support_vector_machine(two_classes):
     data = two_classes(80, 4)
     pooled = SVC(kernel="linear", C=1 / (0.05 * 80), tol=1e-10).fit(data.X, data.y)
