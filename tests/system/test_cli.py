@@ -267,3 +267,13 @@ def test_importing_the_package_is_quick_because_heavy_parts_load_when_used():
     code += "'pydantic', 'matplotlib', 'pyarrow', 'typer') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_admm_takes_an_l1_penalty_and_draws_its_residuals(hemiola, tmp_path):
+    words = ["train", "breast_cancer", "--algorithm", "admm", "--l1", "0.02", "--json", "-"]
+    picture = tmp_path / "residuals.png"
+    found = json.loads(succeeded(hemiola(*words, "--residual-plot", picture)))
+    assert found["objective"]["l1"] == 0.02 and found["objective"]["l2"] == 0.0
+    assert "residuals are small enough" in found["stopped"]
+    assert found["history"]["records"][-1]["measures"]["rho"] > 0
+    assert picture.stat().st_size > 5000

@@ -130,6 +130,8 @@ class Block:
 
     def _improve(self, state: State, mean: Array, A: Any, rho: float, places: Array) -> None:
         """x_j, from its last value."""
+        if not len(places):
+            return  # more workers than features
         n, G = A.shape[0], state["gram"]
         target = state["scores"] + state["z"] - mean - state["u"]
         b = A.T @ target / n
@@ -157,7 +159,8 @@ def _places(data: Dataset, task: Task) -> Array:
 def _columns(data: Dataset, places: Array) -> Any:
     """A_j: these features, and ones for the intercept, if it is among them; in double precision."""
     features = places[places < data.n_features]
-    X = data.X[:, features[0] : features[-1] + 1].astype(np.float64)
+    first = int(features[0]) if len(features) else 0
+    X = data.X[:, first : first + len(features)].astype(np.float64)
     if len(features) == len(places):
         return X
     ones = np.ones((len(data), 1))

@@ -167,10 +167,5 @@ class FeatureSplit:
 
     @staticmethod
     def columns(n_features: int, workers: int, worker: int) -> Array:
-        """The features (p_j,) of a worker. Raises :class:`DataError` if there are too few."""
-        if workers > n_features:
-            raise DataError(
-                f"{workers} workers for {n_features} features: each worker needs at least one, so "
-                f"use at most {n_features} workers."
-            )
+        """The features (p_j,) of a worker: none, if there are fewer than workers before it."""
         return np.array_split(np.arange(n_features), workers)[worker]
