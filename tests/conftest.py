@@ -15,6 +15,7 @@ from hemiola.dataset import make_dataset
 from hemiola.engines.serial import Serial
 from hemiola.job import Job
 from hemiola.partition import Shards
+from hemiola.penalty import Penalised, with_penalty
 from hemiola.types import copy_state
 
 
@@ -72,6 +73,8 @@ def _run(
     trace=None,
 ):
     """``updates`` updates of the server from a start that is not an optimum."""
+    if isinstance(objective, Penalised):
+        algorithm = with_penalty(algorithm, objective, data)
     source = source or Shards(data, algorithm.partition, workers, seed)
     if w0 is None:
         zeros = objective.init(data, np.random.default_rng(0))

@@ -83,10 +83,24 @@ class Asynchronous:
     ``max_lead`` bounds how many pieces of work a worker may be ahead of the slowest before it must
     wait (SSP's s); None: it never waits. ``fetch_every``: a worker reads the model before every
     n-th piece of work only.
+
+    ``barrier``: workers that have answered read the next model together, as soon as so many are
+    there, or all if there are fewer. ``max_delay``: while they wait for a worker that would else
+    be passed over for the n-th time in a row; 1: nobody ever is, None: anybody may be.
     """
 
     max_lead: Annotated[int, Ge(0)] | None = None
     fetch_every: Annotated[int, Ge(1)] = 1
+    barrier: Annotated[int, Ge(1)] = 1
+    max_delay: Annotated[int, Ge(1)] | None = None
+
+    def __post_init__(self) -> None:
+        together = self.barrier > 1 or self.max_delay is not None
+        if together and (self.max_lead is not None or self.fetch_every > 1):
+            raise OptionError(
+                "a barrier and a bounded delay go with neither a bounded lead (max_lead) nor with "
+                "reading less often (fetch_every); leave one of them out."
+            )
 
 
 POLICIES = ("timeout", "late", "backups", "on_loss", "restarts")

@@ -214,6 +214,19 @@ class Clocked(Protocol):
 
 
 @runtime_checkable
+class Measured(Protocol):
+    """An aggregate that knows how far it has come."""
+
+    def measures(self, state: State) -> dict[str, float]:
+        """Figures for the history by name; none if there are none yet."""
+        ...
+
+    def ended(self, state: State) -> str | None:
+        """A sentence, if the run should end with it, such as that residuals are small enough."""
+        ...
+
+
+@runtime_checkable
 class Reduce(Protocol):
     """A commutative monoid over messages: a loop, an all-reduce or a tree may evaluate it."""
 

@@ -27,6 +27,7 @@ class Record:
     ``waiting``     seconds that workers spent waiting, summed over workers
     ``gap``         the duality gap: ``loss`` is no further than this above the least there is; None
                     of algorithms that have none
+    ``measures``    what the algorithm says of itself, such as ADMM's residuals
     """
 
     rounds: float
@@ -41,6 +42,7 @@ class Record:
     messages: int
     waiting: float
     gap: float | None = None
+    measures: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -81,6 +83,16 @@ class History:
     groups: list[dict[str, Any]] = field(default_factory=list)
     links: list[int] = field(default_factory=list)
     times: list[list[float]] = field(default_factory=list)
+
+    def measured(self, name: str) -> tuple[Array, Array]:
+        """The rounds and values of one of the ``measures``, where there is one, (m,) each.
+
+        >>> [x.tolist() for x in History().measured("primal")]
+        [[], []]
+        """
+        found = [(r.rounds, r.measures[name]) for r in self.records if name in r.measures]
+        rounds, values = zip(*found, strict=True) if found else ((), ())
+        return np.array(rounds), np.array(values)
 
     def column(self, name: str) -> Array:
         """One field of all records, (number of records,).
@@ -168,13 +180,15 @@ class History:
         return cls(**{**plain, "records": records})
 
 
-def record_of(event: Event, rounds: float, values: Sequence[float]) -> Record:
-    """A record of an event and its (loss, eval_loss, score)."""
+def record_of(
+    event: Event, rounds: float, values: Sequence[float], measures: dict[str, float]
+) -> Record:
+    """A record of an event, its (loss, eval_loss, score) and the algorithm's own figures."""
     loss, eval_loss, score = values
     ledger: Ledger = event.ledger
     return Record(
         rounds, event.step, ledger.local_steps, event.clock, loss, eval_loss, score,
-        ledger.bytes_up, ledger.bytes_down, ledger.messages, ledger.waiting, event.gap(),
+        ledger.bytes_up, ledger.bytes_down, ledger.messages, ledger.waiting, event.gap(), measures,
     )  # fmt: skip
 
 

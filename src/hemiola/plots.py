@@ -118,6 +118,40 @@ def plot_asynchrony(
     _save(figure, path)
 
 
+def plot_residuals(history: History, path: str | Path, title: str) -> None:
+    """Draw ADMM's residuals and what they may be, and rho, by round, to a PNG, SVG or PDF file.
+
+    Raises :class:`OptionError` for another extension, and for a run without residuals.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    check_extension(path)
+    if not len(history.measured("primal")[0]):
+        raise OptionError(
+            "there are no residuals to draw: only the runs of admm and its kin have them, from the "
+            "second round on."
+        )
+    figure = Figure(figsize=(9.0, 4.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2, width_ratios=(2, 1))
+    for name, style in zip(("primal", "dual"), _styles(2), strict=True):
+        rounds, values = history.measured(name)
+        _draw(left, Curve(rounds, values, np.zeros_like(values)), style)
+        left.lines[-1].set_label(f"{name} residual")
+        rounds, values = history.measured(f"{name}_allowed")
+        left.plot(rounds, values, color=style.colour, linewidth=0.8, label=f"allowed, {name}")
+    right.step(*history.measured("rho"), where="mid", color=_COLOURS[0])
+    left.set(yscale="log", xlabel="rounds")
+    right.set(yscale="log", xlabel="rounds", ylabel="rho")
+    left.legend(fontsize=8, frameon=False)
+    for ax in (left, right):
+        ax.grid(alpha=0.3, linewidth=0.6)
+        ax.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title, fontsize=12)
+    _save(figure, path)
+
+
 def _save(figure: Figure, path: str | Path) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, format=Path(path).suffix.lower()[1:], dpi=130)

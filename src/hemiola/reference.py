@@ -6,6 +6,7 @@ import numpy as np
 
 from hemiola.contracts import Objective
 from hemiola.dataset import Batch, Dataset
+from hemiola.penalty import Penalised
 from hemiola.rng import stream
 from hemiola.types import Array
 
@@ -15,7 +16,8 @@ def pooled_optimum(
 ) -> tuple[Array, float]:
     """The minimiser (d,) and the minimum of the objective on all data, by L-BFGS.
 
-    Exact for smooth convex objectives; an upper bound of the minimum otherwise.
+    Exact for convex objectives whose loss is smooth; an upper bound of the minimum otherwise. With
+    an L1 penalty w is the difference of two vectors that are not negative.
 
     >>> from hemiola.dataset import make_dataset
     >>> from hemiola.objectives import squared
@@ -26,11 +28,33 @@ def pooled_optimum(
     from scipy.optimize import minimize
 
     batch = Batch(data)
+    start = objective.init(data, stream(0, "init")).astype(np.float64)
+    l1 = getattr(objective, "l1", 0.0)
+    p = start.size - objective.penalty(data).free if isinstance(objective, Penalised) else 0
+    split = p if l1 else 0  # so many coordinates have a negative part, which stands at the end
+
+    def value_and_gradient(parts: Array) -> tuple[float, Array]:
+        w = _joined(parts, start.size)
+        slope = objective.grad(w, batch)
+        g = np.concatenate([slope, -slope[:split]])
+        g[:split] += l1
+        g[start.size :] += l1
+        both = float(parts[:split].sum() + parts[start.size :].sum() - np.abs(w[:split]).sum())
+        return objective.value(w, batch) + l1 * both, g
+
     found = minimize(
-        lambda w: (objective.value(w, batch), objective.grad(w, batch)),
-        objective.init(data, stream(0, "init")).astype(np.float64),
+        value_and_gradient,
+        np.concatenate([start, np.zeros(split)]),
         jac=True,
         method="L-BFGS-B",
+        bounds=[(0, None)] * split + [(None, None)] * (start.size - split) + [(0, None)] * split,
         options={"maxiter": iterations, "maxfun": 2 * iterations, "ftol": 1e-15, "gtol": 1e-9},
     )
-    return found.x, float(found.fun)
+    return _joined(found.x, start.size), float(found.fun)
+
+
+def _joined(parts: Array, d: int) -> Array:
+    """w (d,): the first d parts less the negative parts of the first coordinates."""
+    w = parts[:d].copy()
+    w[: parts.size - d] -= parts[d:]
+    return w

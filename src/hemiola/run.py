@@ -17,7 +17,7 @@ from hemiola.algorithm import SharedMemoryAlgorithm
 from hemiola.callbacks import Callback
 from hemiola.checkpoint import Checkpoint
 from hemiola.communicate import Synchronous
-from hemiola.contracts import Engine, Objective, Personal
+from hemiola.contracts import Engine, Measured, Objective, Personal
 from hemiola.dataset import Batch, Dataset
 from hemiola.errors import (
     DivergedError,
@@ -230,7 +230,11 @@ class Run:
         first = self.history.records[0].loss if self.history.records else loss
         if not np.isfinite(loss) or not np.isfinite(w).all() or loss > _EXPLODED * max(first, 1):
             raise self._diverged(rounds, "the loss is not finite or has exploded")
-        record = record_of(event, rounds, (loss, eval_loss, reached))
+        aggregate = self.job.algorithm.aggregate
+        measures = {}
+        if isinstance(aggregate, Measured) and event.server is not None:
+            measures = aggregate.measures(event.server)
+        record = record_of(event, rounds, (loss, eval_loss, reached), measures)
         self.history.records.append(record)
         self.history.take(event.ledger, event.clock)
         self.good = w

@@ -29,6 +29,7 @@ from hemiola.learning_rate import with_learning_rate
 from hemiola.measure import measured_groups
 from hemiola.objectives import LinearObjective
 from hemiola.partition import Online, Shards, ShuffleSplit, Streamed, Whole
+from hemiola.penalty import with_penalty
 from hemiola.result import Result
 from hemiola.rng import stream
 from hemiola.run import Plan, Run
@@ -121,6 +122,8 @@ def fit(
     if eval_data is not None:
         _check_match(sample, eval_data)
 
+    algorithm = with_penalty(algorithm, objective, sample)
+
     def job_of(algorithm: AnyAlgorithm) -> Job:
         source = source_of(algorithm, data, workers, seed)
         with threadpool_limits(1, user_api="blas"):  # the estimate's sums, too, have one order
@@ -198,14 +201,18 @@ def _check_engine(algorithm: AnyAlgorithm, engine: Engine) -> None:
         )
 
 
-def make_objective(name: str, data: Dataset, l2: float | None = None) -> LinearObjective:
+def make_objective(
+    name: str, data: Dataset, l2: float | None = None, l1: float = 0.0
+) -> LinearObjective:
     """A linear objective by name; ``auto`` chooses by the targets, and ``logistic`` becomes softmax
-    for more than two classes. ``l2=None`` is 1/n, scikit-learn's C = 1."""
+    for more than two classes. ``l2=None`` is 1/n, scikit-learn's C = 1, or 0 if there is an l1."""
     if name in ("auto", "logistic") and data.n_classes > 2:
         name = "softmax"
     elif name == "auto":
         name = "squared" if data.classes is None else "logistic"
-    return LinearObjective(name, 1 / len(data) if l2 is None else l2)  # type: ignore[arg-type]
+    if l2 is None:
+        l2 = 0.0 if l1 else 1 / len(data)
+    return LinearObjective(name, l2, l1=l1)  # type: ignore[arg-type]
 
 
 def _is_ungrouped(algorithm: Algorithm) -> bool:

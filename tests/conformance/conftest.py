@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from hemiola.algorithms.registry import RECIPES, build
 from hemiola.communicate import Asynchronous, Synchronous
+from hemiola.penalty import Penalty, Proximal
 
 SMALL = {
     "model-averaging": {"steps": 3},
@@ -28,8 +31,17 @@ SMALL = {
     "downpour": {"n_push": 2, "n_fetch": 4},
     "sandblaster": {"portions": 3},
     "hybrid": {"batch_size": 8},
+    "admm": {"stopping.absolute": 0, "stopping.relative": 0},
+    "admm-sharing": {"stopping.absolute": 0, "stopping.relative": 0},
+    "admm-async": {  # one Newton step each, so that all pieces of work are equally long
+        "barrier": 1,
+        "solver": "newton",
+        "solver.iterations": 1,
+        "stopping.absolute": 0,
+        "stopping.relative": 0,
+    },
 }
-WITHOUT_RATE = ("sandblaster", "cocoa")
+WITHOUT_RATE = ("sandblaster", "cocoa", "admm", "admm-sharing", "admm-async")
 DISCIPLINE = {name: type(build(name).communicate) for name in RECIPES}
 
 
@@ -39,7 +51,11 @@ def _algorithm(name, **options):
         given.pop("lr", None)
     elif "lr" in given and {"lr", "optimizer"} <= RECIPES[name].parameters.keys():
         given["optimizer.lr"] = given["lr"]  # a server's rate besides the workers'
-    return build(name, {**SMALL.get(name, {}), **given})
+    chosen = build(name, {**SMALL.get(name, {}), **given})
+    for part in ("local", "aggregate"):
+        if isinstance(getattr(chosen, part), Proximal):
+            chosen = replace(chosen, **{part: getattr(chosen, part).with_penalty(Penalty())})
+    return chosen
 
 
 @pytest.fixture(scope="session")
@@ -49,6 +65,12 @@ def algorithm():
     ``lr`` sets all rates that the recipe has.
     """
     return _algorithm
+
+
+@pytest.fixture(scope="session")
+def without_rate():
+    """The recipes that need no learning rate."""
+    return WITHOUT_RATE
 
 
 def pytest_generate_tests(metafunc):

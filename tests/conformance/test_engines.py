@@ -38,7 +38,8 @@ def test_synchronous_algorithms_give_the_same_bits_on_every_engine(
         shas = {bits(chosen, data, engine=e, workers=workers, seed=seed) for e in IN_PROCESS}
         assert len(shas) == 1
         found += shas
-    assert len(set(found)) == 3, "another seed gives other bits"
+    if synchronous_recipe != "admm-sharing":  # which deals and draws nothing
+        assert len(set(found)) == 3, "another seed gives other bits"
 
 
 @pytest.mark.parametrize("csr", [False, True], ids=["dense", "csr"])
@@ -104,7 +105,7 @@ def test_the_same_seed_gives_the_same_bits(any_recipe, algorithm, two_classes, e
     first, again, other = (bits(chosen, data, engine=engine, seed=seed) for seed in (3, 3, 4))
     assert first == again
     draws = any_recipe != "sandblaster" or engine is UNEVEN  # batches, or at least timings
-    assert (first != other) == draws
+    assert (first != other) == (draws and any_recipe != "admm-sharing")
 
 
 def test_every_engine_runs_every_algorithm_or_refuses_by_name(any_recipe, algorithm, two_classes):

@@ -329,3 +329,13 @@ def test_shards_are_loaded_for_what_needs_all_rows_at_once(hemiola, rows_of_text
     succeeded(hemiola("convert", rows_of_text, shards, "--shards", 5))
     out = succeeded(hemiola("train", shards, "--algorithm", name, "--workers", 2, "--epochs", 2))
     assert "test accuracy" in out
+
+
+def test_admm_takes_an_l1_penalty_and_draws_its_residuals(hemiola, tmp_path):
+    words = ["train", "breast_cancer", "--algorithm", "admm", "--l1", "0.02", "--json", "-"]
+    picture = tmp_path / "residuals.png"
+    found = json.loads(succeeded(hemiola(*words, "--residual-plot", picture)))
+    assert found["objective"]["l1"] == 0.02 and found["objective"]["l2"] == 0.0
+    assert "residuals are small enough" in found["stopped"]
+    assert found["history"]["records"][-1]["measures"]["rho"] > 0
+    assert picture.stat().st_size > 5000

@@ -32,6 +32,7 @@ from hemiola.learning_rate import with_learning_rate
 from hemiola.objectives import LinearObjective, logistic
 from hemiola.optim import Adam
 from hemiola.partition import Shards
+from hemiola.penalty import with_penalty
 from hemiola.types import freeze
 
 sys.path.append(str(Path(__file__).parents[2]))  # workers import this module
@@ -71,6 +72,7 @@ def job(chosen, workers, *, samples=None, objective=None, d=None):
     samples = data() if samples is None else samples
     w0 = np.random.default_rng(5).normal(size=d or samples.n_features + 1)
     source = Shards(samples, chosen.partition, workers, 0)
+    chosen = with_penalty(chosen, objective or logistic(0.01), samples)
     chosen = with_learning_rate(chosen, objective or logistic(0.01), samples, source, workers)
     return Job(chosen, objective or logistic(0.01), source, workers, 0, w0)
 

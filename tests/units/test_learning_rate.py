@@ -25,6 +25,8 @@ MARGIN = 1.05
 LOCAL = {"downpour": 2, "ditto": 2, "post-local-sgd": 2}  # optimisers without a rate, if not one
 SERVER = {"fedadam": [0.03], "diloco": [0.7], "streaming-diloco": [0.7]}  # rates of their own
 
+WITHOUT_RATE = ("sandblaster", "cocoa", "admm", "admm-sharing", "admm-async")
+
 
 def known(n=400, *, csr=False):
     """X'X/n = diag(9, 1), and columns of mean zero: the intercept adds an eigenvalue of 1."""
@@ -188,7 +190,7 @@ def test_joined_gradients_count_as_one_large_batch(two_classes):
     assert rate_of(filled("easgd", data, logistic(), 4, batch_size=5)) == pytest.approx(alone)
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if name not in ("sandblaster", "cocoa")])
+@pytest.mark.parametrize("name", [name for name in RECIPES if name not in WITHOUT_RATE])
 @pytest.mark.parametrize("shards", [None, 3])
 def test_every_recipe_gets_a_rate_and_given_rates_are_kept(two_classes, name, shards):
     data = two_classes()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from hemiola.errors import OptionError
 from hemiola.history import History, Record
-from hemiola.plots import check_extension, curve, plot_histories, smooth
+from hemiola.plots import check_extension, curve, plot_histories, plot_residuals, smooth
 
 
 def history(seed: int, n: int = 30) -> History:
@@ -74,3 +76,16 @@ def test_drawing_leaves_no_global_state(tmp_path):
 
     plot_histories({"a": [history(0)]}, tmp_path / "a.png", "title")
     assert plt.get_fignums() == []
+
+
+def test_residuals_are_drawn_where_there_are_any(tmp_path):
+    with pytest.raises(OptionError, match="no residuals to draw"):
+        plot_residuals(history(0), tmp_path / "a.png", "title")
+    measures = {"primal_allowed": 0.1, "dual_allowed": 0.2, "rho": 1.0}
+    run = history(0)
+    run.records[2:] = [
+        replace(record, measures={**measures, "primal": 1 / (1 + i), "dual": 0.5**i})
+        for i, record in enumerate(run.records[2:])
+    ]
+    plot_residuals(run, tmp_path / "a.png", "title")
+    assert (tmp_path / "a.png").stat().st_size > 5000

@@ -11,6 +11,9 @@ from hemiola.algorithm import MiniBatch
 from hemiola.algorithms import (
     adadelay,
     adaptive_revision,
+    admm,
+    admm_async,
+    admm_sharing,
     asgd,
     bmuf,
     bmuf_adam,
@@ -71,7 +74,10 @@ from hemiola.partition import ByLabel, Dirichlet, RandomSampling, ShuffleSplit
         ("streaming-diloco", streaming_diloco),
         ("easgd", easgd),
         ("eamsgd", eamsgd),
+        ("admm", admm),
         ("asgd", asgd),
+        ("admm-async", admm_async),
+        ("admm-sharing", admm_sharing),
         ("ssp", ssp),
         ("easgd-async", easgd_async),
         ("eamsgd-async", eamsgd_async),
@@ -194,7 +200,11 @@ def test_options_are_read(name, options, expected):
     ("name", "options", "message"),
     [
         ("bmuff", {}, "no algorithm 'bmuff'; did you mean 'bmuf'"),
-        ("zzz", {}, "no algorithm 'zzz'; known are: adadelay, adaptive-revision, asgd, bmuf,"),
+        (
+            "zzz",
+            {},
+            "no algorithm 'zzz'; known are: adadelay, adaptive-revision, admm,",
+        ),
         ("bmuf", {"etta": 1}, "bmuf has no option 'etta'; did you mean 'eta'"),
         ("bmuf", {"batchsize": 1}, "bmuf has no option 'batchsize'; did you mean 'batch_size'"),
         ("ssgd", {"steps": 1}, "ssgd has no option 'steps'"),
@@ -272,6 +282,11 @@ def test_every_name_of_a_component_builds():
                 continue
             if key == "server":
                 assert isinstance(build("diloco", {key: name}).aggregate.optimizer, kind)
+                continue
+            if key in ("solver", "balance", "stopping"):
+                chosen = build("admm", {key: name})
+                where = chosen.local if key == "solver" else chosen.aggregate
+                assert isinstance(getattr(where, key), kind)
                 continue
             chosen = build("bmuf", {path: name})
             parts = (

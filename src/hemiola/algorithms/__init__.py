@@ -2,6 +2,9 @@
 
 from hemiola.algorithms.adadelay import adadelay
 from hemiola.algorithms.adaptive_revision import adaptive_revision
+from hemiola.algorithms.admm import admm
+from hemiola.algorithms.admm_async import admm_async
+from hemiola.algorithms.admm_sharing import admm_sharing
 from hemiola.algorithms.asgd import asgd
 from hemiola.algorithms.bmuf import bmuf
 from hemiola.algorithms.bmuf_adam import bmuf_adam
@@ -31,6 +34,9 @@ from hemiola.algorithms.tiered import tiered
 __all__ = [
     "adadelay",
     "adaptive_revision",
+    "admm",
+    "admm_async",
+    "admm_sharing",
     "asgd",
     "bmuf",
     "bmuf_adam",

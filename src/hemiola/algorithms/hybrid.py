@@ -52,6 +52,7 @@ from hemiola.errors import OptionError
 from hemiola.grouping import ByRatio, Grouping, Groups, Measured
 from hemiola.local import Accumulate, Gradient
 from hemiola.partition import BySpeed
+from hemiola.penalty import Proximal
 
 PAPER = "Hadjis et al., 2016"
 
@@ -120,8 +121,13 @@ def _local(inner: Local, outer: Local) -> Local:
     return inner
 
 
+def _is_proximal(algorithm: Algorithm) -> bool:
+    return isinstance(algorithm.local, Proximal) or isinstance(algorithm.aggregate, Proximal)
+
+
 def _check(inner: Algorithm, outer: Algorithm) -> None:
-    if inner.communicate != Synchronous() or isinstance(inner.local, FragmentSteps):
+    alone = isinstance(inner.local, FragmentSteps) or _is_proximal(inner)
+    if inner.communicate != Synchronous() or alone:
         raise OptionError(
             f"hybrid: {inner.name} cannot work inside groups, where all members take part in "
             "every round and begin at the group's model; use ssgd, model-averaging, bmuf, easgd or "

@@ -17,9 +17,13 @@ from hemiola import (
     objectives,
     optim,
     partition,
+    penalty,
 )
 from hemiola.algorithms.adadelay import DelayAdaptive
 from hemiola.algorithms.adaptive_revision import Revise
+from hemiola.algorithms.admm import Steps
+from hemiola.algorithms.admm_async import AsyncConsensus
+from hemiola.algorithms.admm_sharing import Assemble, Block
 from hemiola.algorithms.bmuf_adam import MomentsAhead
 from hemiola.algorithms.cyclades import Cyclades
 from hemiola.algorithms.dc_asgd import DelayCompensated
@@ -51,6 +55,10 @@ _OTHERS: tuple[type, ...] = (
     communicate.Synchronous,
     objectives.LinearObjective,
     objectives.MatrixFactorization,
+    penalty.Penalty,
+    Assemble,
+    AsyncConsensus,
+    Block,
     CompleteClocks,
     Coordinator,
     Cyclades,
@@ -66,6 +74,7 @@ _OTHERS: tuple[type, ...] = (
     PostLocal,
     Revise,
     SlowMomentum,
+    Steps,
     Stratified,
     Tiered,
 )

@@ -15,13 +15,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hemiola import grouping, optim, partition
+from hemiola import aggregate, grouping, local, optim, partition
 from hemiola.aggregate import Sharded
 from hemiola.algorithm import Algorithm, MiniBatch
 from hemiola.algorithms.adadelay import PAPER as ADADELAY
 from hemiola.algorithms.adadelay import adadelay
 from hemiola.algorithms.adaptive_revision import PAPER as REVISION
 from hemiola.algorithms.adaptive_revision import adaptive_revision
+from hemiola.algorithms.admm import PAPER as ADMM
+from hemiola.algorithms.admm import Steps, admm
+from hemiola.algorithms.admm_async import PAPER as ADMM_ASYNC
+from hemiola.algorithms.admm_async import admm_async
+from hemiola.algorithms.admm_sharing import PAPER as ADMM_SHARING
+from hemiola.algorithms.admm_sharing import admm_sharing
 from hemiola.algorithms.asgd import PAPER as ASGD
 from hemiola.algorithms.asgd import asgd
 from hemiola.algorithms.bmuf import PAPER as BMUF
@@ -129,8 +135,11 @@ _ALL = (
     Recipe("streaming-diloco", streaming_diloco, STREAMING),
     Recipe("easgd", easgd, EASGD),
     Recipe("eamsgd", eamsgd, EASGD),
+    Recipe("admm", admm, ADMM),
+    Recipe("admm-sharing", admm_sharing, ADMM_SHARING),
     Recipe("asgd", asgd, ASGD),
     Recipe("ssp", ssp, SSP),
+    Recipe("admm-async", admm_async, ADMM_ASYNC),
     Recipe("easgd-async", easgd_async, EASGD_ASYNC),
     Recipe("eamsgd-async", eamsgd_async, EASGD_ASYNC),
     Recipe("adadelay", adadelay, ADADELAY),
@@ -190,6 +199,15 @@ COMPONENTS: Mapping[str, Mapping[str, type]] = {
         "whole": partition.Whole,
         "by-speed": partition.BySpeed,
     },
+    "solver": {
+        "auto": local.Auto,
+        "newton": local.Newton,
+        "lbfgs": local.LBFGS,
+        "dual": local.Dual,
+        "local-steps": Steps,
+    },
+    "balance": {"residuals": aggregate.Balance},
+    "stopping": {"residuals": aggregate.Stopping},
     "grouping": {"ratio": grouping.ByRatio, "k-means": grouping.ByKMeans},
     "batch": {"mini-batch": MiniBatch},
 }

@@ -103,6 +103,7 @@ def train(
     ] = None,
     timeline: flags.Timeline = None,
     staleness_plot: flags.StalenessPlot = None,
+    residual_plot: flags.ResidualPlot = None,
     option: flags.AlgorithmOptions = None,
 ) -> None:
     """Train a model with one algorithm.
@@ -115,7 +116,7 @@ def train(
 
     run = Run(
         algorithm, option or (), seed, checkpoint, resume, json, log, plot, save, trace, timeline,
-        staleness_plot,
+        staleness_plot, residual_plot,
     )  # fmt: skip
     run_train(Setup(**given), run)
 

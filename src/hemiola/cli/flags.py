@@ -40,8 +40,10 @@ Seed = Annotated[int, Option(help="Of everything random in training.")]
 Objective = Annotated[
     str, Option(help="auto, logistic, softmax, squared or hinge loss. auto looks at the targets.")
 ]
+L1 = Annotated[float, Option(help="L1 regularisation, for algorithms with a proximal step (admm).")]
 L2 = Annotated[
-    float | None, Option(help="L2 regularisation; 1/n if not given (scikit-learn's C = 1).")
+    float | None,
+    Option(help="L2 regularisation; 1/n if not given (scikit-learn's C = 1), or 0 with --l1."),
 ]
 TestSize = Annotated[float, Option(help="Share of the data held out for the score; 0: none.")]
 SplitSeed = Annotated[int, Option(help="Of the split into training and test data.")]
@@ -101,6 +103,10 @@ Timeline = Annotated[
     Path | None,
     Option(help="Who did what when: .png, .svg, .pdf draw it, .json is a trace for Perfetto."),
 ]
+ResidualPlot = Annotated[
+    Path | None,
+    Option(help="ADMM: draw the residuals, what they may be, and rho by round, to a file."),
+]
 StalenessPlot = Annotated[
     Path | None, Option(help="Draw staleness, and loss against updates and time, to a file.")
 ]
@@ -113,6 +119,7 @@ def _common(
     rounds: Rounds = None,
     epochs: Epochs = None,
     objective: Objective = "auto",
+    l1: L1 = 0.0,
     l2: L2 = None,
     test_size: TestSize = 0.2,
     split_seed: SplitSeed = 0,

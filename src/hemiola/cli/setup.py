@@ -59,6 +59,7 @@ class Setup:
     rounds: int | None
     epochs: float | None
     objective: str
+    l1: float | None
     l2: float | None
     test_size: float
     split_seed: int
@@ -85,7 +86,7 @@ class Setup:
 
     def origin(self) -> dict[str, Any]:
         """What says which data a run is on: enough for :func:`prepare`."""
-        names = ("data", "objective", "l2", "test_size", "split_seed", "test_data", "label")
+        names = ("data", "objective", "l1", "l2", "test_size", "split_seed", "test_data", "label")
         return {name: getattr(self, name) for name in (*names, "standardize")}
 
     @classmethod
@@ -170,7 +171,7 @@ def prepare(setup: Setup, from_disk: bool = False) -> Prepared:
     if standardizer is not None:
         train = standardizer.apply(train)
         test = None if test is None else standardizer.apply(test)
-    objective = make_objective(setup.objective, train, setup.l2)
+    objective = make_objective(setup.objective, train, setup.l2, setup.l1 or 0.0)
     objective.check(train)
     return Prepared(train, test, standardizer, objective)
 
@@ -194,9 +195,8 @@ def _prepare_shards(setup: Setup) -> Prepared:
     elif test is not None and shards.standardizer is not None:
         test = shards.standardizer.apply(test)
     sample = shards.sample(TEST_ROWS)
-    objective = make_objective(
-        setup.objective, sample, 1 / len(shards) if setup.l2 is None else setup.l2
-    )
+    l2 = 1 / len(shards) if setup.l2 is None and not setup.l1 else setup.l2
+    objective = make_objective(setup.objective, sample, l2, setup.l1 or 0.0)
     objective.check(sample)
     return Prepared(shards, test, shards.standardizer, objective)
 

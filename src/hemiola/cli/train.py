@@ -17,7 +17,7 @@ from hemiola.cli.recipes import build_algorithms, may_stream, refuse_unsupported
 from hemiola.cli.setup import Prepared, Setup, build_engine, count_rounds, prepare
 from hemiola.contracts import Engine
 from hemiola.errors import DivergedError, OptionError, TrainingInterrupted, WorkersLostError
-from hemiola.plots import check_extension, plot_asynchrony, plot_histories
+from hemiola.plots import check_extension, plot_asynchrony, plot_histories, plot_residuals
 from hemiola.result import Result
 from hemiola.timeline import check_timeline
 from hemiola.trace import TraceFile
@@ -40,10 +40,11 @@ class Run:
     trace: Path | None
     timeline: Path | None
     staleness_plot: Path | None
+    residual_plot: Path | None
 
     def check(self) -> None:
         """Everything that would fail after training fails here."""
-        for picture in (self.plot, self.staleness_plot):
+        for picture in (self.plot, self.staleness_plot, self.residual_plot):
             if picture is not None:
                 check_extension(picture)
         if self.timeline is not None:
@@ -51,7 +52,7 @@ class Run:
         if self.resume and self.checkpoint is None:
             raise OptionError("--resume needs the directory to resume from: add --checkpoint DIR.")
         files = (self.json, self.log, self.plot, self.save, self.trace, self.timeline)
-        output.check_places((*files, self.staleness_plot), (self.checkpoint,))
+        output.check_places((*files, self.staleness_plot, self.residual_plot), (self.checkpoint,))
 
 
 def train(setup: Setup, run: Run) -> None:
@@ -139,6 +140,8 @@ def _report(result: Result, setup: Setup, run: Run, prepared: Prepared) -> None:
         plot_histories(curves, run.plot, title, output.seconds_label(engine))
     if run.save is not None:
         result.save(run.save)
+    if run.residual_plot is not None:
+        plot_residuals(result.history, run.residual_plot, f"{run.algorithm}: residuals")
     if run.staleness_plot is not None:
         plot_asynchrony({run.algorithm: result.history}, run.staleness_plot, run.algorithm)
     console = output.console(stderr=str(run.json) == "-")
@@ -156,4 +159,5 @@ def _report(result: Result, setup: Setup, run: Run, prepared: Prepared) -> None:
     places = {"figure": run.plot, "model": run.save, "JSON": run.json, "log": run.log}
     places |= {"trace": run.trace, "timeline": run.timeline}
     places |= {"figure of staleness": run.staleness_plot}
+    places |= {"figure of residuals": run.residual_plot}
     output.name_places(console, places)

@@ -16,7 +16,8 @@ import numpy as np
 
 from hemiola.algorithm import Info, Task
 from hemiola.communicate import Asynchronous, Grouped, Synchronous
-from hemiola.contracts import Clocked
+from hemiola.contracts import Clocked, Measured
+from hemiola.engines._barrier import Barrier
 from hemiola.engines._ticks import Ticks
 from hemiola.errors import CheckpointError, DivergedError, UnsupportedError, WorkersLostError
 from hemiola.job import JOIN, LEAVE, PULL, PUSH, Event, Job, Ledger
@@ -331,8 +332,11 @@ class Server:
         return WorkersLostError(f"{who} will never answer, and the run would wait for ever.")
 
     def event(self, workers: Sequence[int], staleness: int, snapshot: Callable[[], State]) -> Event:
-        clock = self.executor.now()
-        return Event(self.step, clock, workers, staleness, self.state, self.ledger, snapshot)
+        clock, aggregate = self.executor.now(), self.job.algorithm.aggregate
+        stopped = aggregate.ended(self.state) if isinstance(aggregate, Measured) else None
+        return Event(
+            self.step, clock, workers, staleness, self.state, self.ledger, snapshot, stopped
+        )
 
     def _note(self, kind: int, worker: int, computed: float = 0.0) -> None:
         if self.job.trace is not None:
@@ -395,18 +399,18 @@ def reduce_arrivals(job: Job, arrivals: list[Arrival]) -> tuple[Message, float]:
 
 def _asynchronous(job: Job, executor: Executor, resume: State | None) -> Iterator[Event]:
     server = Server(job, executor, resume)
-    gate = _Gate(server)
+    gate = _gate(server)
     if resume is None:
         for worker in range(job.workers):
             gate.start(worker, executor.now())
     else:
-        gate.parked = {int(k): finished for k, finished in resume["parked"].items()}
+        gate.restore(resume)
         for worker in range(job.workers):
             if worker not in server.at_work | server.ticks.away | gate.parked.keys():
                 gate.start(worker, executor.now())
 
     def snapshot() -> State:
-        return {**server.snapshot(), "parked": {str(k): v for k, v in gate.parked.items()}}
+        return {**server.snapshot(), **gate.snapshot()}
 
     while True:
         happened = executor.next()
@@ -443,6 +447,13 @@ def apply(server: Server, arrival: Arrival) -> int | None:
     info = Info(server.step, (worker,), weight, staleness, workers, tick, lowest)
     server.push(arrival.up, info)
     return staleness
+
+
+def _gate(server: Server) -> _Gate | Barrier:
+    discipline = server.job.algorithm.communicate
+    assert isinstance(discipline, Asynchronous)
+    together = discipline.barrier > 1 or discipline.max_delay is not None
+    return Barrier(server) if together else _Gate(server)
 
 
 class _Gate:
@@ -484,3 +495,10 @@ class _Gate:
                 del self.parked[worker]
             elif self._server.ticks.lead(worker) <= (self._max_lead or 0):
                 self.start(worker, self.parked.pop(worker))
+
+    def snapshot(self) -> State:
+        """What a resumed run needs besides what the server keeps."""
+        return {"parked": {str(worker): finished for worker, finished in self.parked.items()}}
+
+    def restore(self, saved: State) -> None:
+        self.parked = {int(worker): finished for worker, finished in saved["parked"].items()}

@@ -179,3 +179,17 @@ def csr_softmax_value(values, indices, indptr, y, s, rows, w):
         term = _softmax_row(z, y[i])
         total += term * s[i] if s.shape[0] else term
     return total / n
+
+
+@_compile
+def csr_moments(values, indices, indptr, s, M):
+    """M += sum_i s_i (x_i, 1)(x_i, 1)', (p + 1, p + 1): the part on and below the diagonal. Columns
+    ascend in every row."""
+    p = M.shape[0] - 1
+    for i in range(s.shape[0]):
+        for a in range(indptr[i], indptr[i + 1]):
+            j, x = indices[a], s[i] * values[a]
+            for b in range(indptr[i], a + 1):
+                M[j, indices[b]] += x * values[b]
+            M[p, j] += x
+        M[p, p] += s[i]

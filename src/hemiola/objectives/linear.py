@@ -1,8 +1,10 @@
-"""Linear models: logistic, softmax, squared and hinge loss with L2 and an unpenalised intercept.
+"""Linear models: logistic, softmax, squared and hinge loss with an unpenalised intercept.
 
-The value is the mean loss plus l2/2 times the squared norm of the feature weights. The flat
-parameter vector holds the p feature weights and then the intercept; with C classes the row-major
-(p + 1, C) matrix whose last row holds the intercepts.
+The value is the mean loss plus l2/2 times the squared norm of the feature weights and l1 times the
+sum of their absolute values. The gradient is that of the smooth part, without l1, which only
+algorithms with a proximal step minimise. The flat parameter vector holds the p feature weights and
+then the intercept; with C classes the row-major (p + 1, C) matrix whose last row holds the
+intercepts.
 
     logistic  log(1 + exp(z)) - y z, y in {0, 1}       softmax  log sum_c exp(z_c) - z_y
     squared   (z - y)^2 / 2                            hinge    max(0, 1 - y z), y in {-1, 1}
@@ -11,6 +13,7 @@ parameter vector holds the p feature weights and then the intercept; with C clas
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -18,8 +21,10 @@ from annotated_types import Ge
 
 from hemiola.component import component
 from hemiola.dataset import Batch, Dataset, as_regression
-from hemiola.errors import DataError
+from hemiola.errors import DataError, OptionError
 from hemiola.objectives import fused, kernels
+from hemiola.objectives.hessian import Hessian
+from hemiola.penalty import Penalty
 from hemiola.types import Array
 
 _CODES = {"logistic": kernels.LOGISTIC, "squared": kernels.SQUARED, "hinge": kernels.HINGE}
@@ -41,6 +46,7 @@ class LinearObjective:
     loss: Literal["logistic", "softmax", "squared", "hinge"] = "logistic"
     l2: Annotated[float, Ge(0)] = 0.0
     intercept: bool = True
+    l1: Annotated[float, Ge(0)] = 0.0
 
     def check(self, data: Dataset) -> None:
         """Raise :class:`~hemiola.errors.DataError` when the targets do not fit the loss."""
@@ -65,14 +71,12 @@ class LinearObjective:
 
     def init(self, data: Dataset, rng: np.random.Generator) -> Array:
         """Zeros: the objective is convex. Shape (p + 1,), or ((p + 1) C,) for softmax."""
-        outputs = data.n_classes if self.loss == "softmax" else 1
-        return np.zeros((data.n_features + 1) * outputs, dtype=data.dtype)
+        return np.zeros((data.n_features + 1) * self._outputs(data), dtype=data.dtype)
 
     def value(self, w: Array, batch: Batch) -> float:
         """The objective on a batch; an empty one has only the penalty."""
         data, rows = batch.data, _rows(batch)
-        features = w[: data.n_features * (w.size // (data.n_features + 1))]
-        penalty = 0.5 * self.l2 * float(np.square(features).sum())
+        penalty = Penalty(self.l1, self.l2, w.size // (data.n_features + 1)).value(w)
         if not len(rows):
             return penalty
         if self.loss == "softmax":
@@ -85,7 +89,7 @@ class LinearObjective:
         return penalty + float(loss)
 
     def grad(self, w: Array, batch: Batch) -> Array:
-        """The gradient (d,), a new array. An empty batch has only the penalty's."""
+        """The gradient (d,) without l1, a new array. An empty batch has only the penalty's."""
         data, rows = batch.data, _rows(batch)
         g = np.empty_like(w)
         X, y, s = data.X, data.y, _weights(data)
@@ -121,6 +125,39 @@ class LinearObjective:
             fused.dense_sgd(code, X, y, s, *batches, w)
         return w
 
+    def hessian(self, w: Array, batch: Batch) -> Hessian:
+        """The second derivative of the mean loss, without the penalty, at w. Not for hinge loss."""
+        data, rows = batch.data, _rows(batch)
+        X = data.X[rows]
+        share = np.full(len(rows), 1 / len(rows)) if data.weight is None else (
+            data.weight[rows] / len(rows)
+        )  # fmt: skip
+        z = self.scores(w, X)
+        if self.loss == "softmax":
+            curvature = np.exp(_log_softmax(z))
+        elif self.loss == "logistic":
+            e = np.exp(-np.abs(z))
+            curvature = e / np.square(1 + e)
+        elif self.loss == "squared":
+            curvature = np.ones_like(z)
+        else:
+            raise OptionError(
+                "hinge loss has no second derivative; use solver=auto or solver=dual."
+            )
+        return Hessian(X, share, curvature, self.intercept)
+
+    def penalty(self, data: Dataset) -> Penalty:
+        """l1 and l2 on all weights but the intercepts, which come last."""
+        return Penalty(self.l1, self.l2, self._outputs(data))
+
+    def without_penalty(self) -> LinearObjective:
+        """The loss alone.
+
+        >>> LinearObjective(loss="squared", l2=0.1).without_penalty()
+        LinearObjective(loss='squared', l2=0.0, intercept=True, l1=0.0)
+        """
+        return replace(self, l1=0.0, l2=0.0)
+
     def scores(self, w: Array, X: Any) -> Array:
         """Decision values: (m,), or (m, C) for softmax."""
         W = w.reshape(X.shape[1] + 1, -1)
@@ -133,6 +170,9 @@ class LinearObjective:
         if self.loss == "squared":
             return z
         return z.argmax(axis=1) if self.loss == "softmax" else (z > 0).astype(np.intp)
+
+    def _outputs(self, data: Dataset) -> int:
+        return data.n_classes if self.loss == "softmax" else 1
 
     @property
     def curvature(self) -> float:

@@ -148,3 +148,24 @@ class Whole:
 
     def split(self, y: Array, workers: int, rng: np.random.Generator) -> list[Array]:
         return [np.arange(len(y))] * workers
+
+
+@component
+class FeatureSplit:
+    """The model is split, not the samples: every worker has all rows, and some of the features.
+
+    Consecutive features in parts whose sizes differ by at most one. Not disjoint in the samples.
+
+    >>> [FeatureSplit.columns(5, 2, worker).tolist() for worker in (0, 1)]
+    [[0, 1, 2], [3, 4]]
+    """
+
+    reshuffle_every: Epochs = None
+
+    def split(self, y: Array, workers: int, rng: np.random.Generator) -> list[Array]:
+        return [np.arange(len(y))] * workers
+
+    @staticmethod
+    def columns(n_features: int, workers: int, worker: int) -> Array:
+        """The features (p_j,) of a worker: none, if there are fewer than workers before it."""
+        return np.array_split(np.arange(n_features), workers)[worker]

@@ -114,8 +114,6 @@ class Distributed(BaseEstimator):
         return self
 
     def _check_parameters(self) -> None:
-        if self.l1 != 0:
-            raise OptionError("l1 is not supported by these algorithms; use l1=0 and l2.")
         if not isinstance(self.options, Mapping | None):
             raise OptionError(f"options must be a mapping like {{'lr': 0.1}}, not {self.options!r}")
         kinds: dict[str, tuple[type, ...]] = {
@@ -156,13 +154,14 @@ class Distributed(BaseEstimator):
                 f"{nearest(loss, self._objectives)}"
             )
         if not isinstance(chosen, str):
-            if self.l2 is not None:
+            if self.l2 is not None or self.l1:
                 raise OptionError(
-                    "l2 is for objectives given by name; this one is complete, so set its "
+                    "l1 and l2 are for objectives given by name; this one is complete, so set its "
                     "penalty when building it."
                 )
             return chosen
-        return make_objective(chosen, data, 1 / seen if self.l2 is None else self.l2)
+        l2 = 1 / seen if self.l2 is None and not self.l1 else self.l2
+        return make_objective(chosen, data, l2, self.l1)
 
     def _unpack(self, w: Array) -> None:
         """Set ``coef_`` and ``intercept_`` from flat weights."""

@@ -39,9 +39,9 @@ class DistributedClassifier(ClassifierMixin, Distributed):
     ``rounds``        how long ``fit`` trains: rounds of communication, or passes over the data of
                       algorithms that share memory;
     ``epochs``        passes over the data, instead of ``rounds``;
-    ``l1``            must be 0;
+    ``l1``            L1 penalty, for algorithms with a proximal step such as ``admm``; else 0;
     ``l2``            L2 penalty; None is 1/n (with sample weights, one over their sum): C = 1 in
-                      scikit-learn;
+                      scikit-learn, or 0 if there is an L1 penalty;
     ``random_state``  of everything random: a number, a ``RandomState``, or None. What several
                       threads give depends on timing all the same, unless workers take turns or wait
                       for each other;
