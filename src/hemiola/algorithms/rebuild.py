@@ -51,7 +51,6 @@ _OTHERS: tuple[type, ...] = (
     grouping.ByKMeans,
     grouping.ByRatio,
     grouping.Measured,
-    communicate.SharedMemory,
     communicate.Synchronous,
     objectives.LinearObjective,
     objectives.MatrixFactorization,
