@@ -21,6 +21,7 @@ from hemiola.dataset import Dataset, as_regression, make_dataset
 from hemiola.describe import describe
 from hemiola.engines import engine_class
 from hemiola.errors import CheckpointError, DataError, OptionError
+from hemiola.extras import require
 from hemiola.faults import Fault, Poison, check_faults
 from hemiola.grouping import Groups, Measured
 from hemiola.job import Job, Timeline, Trace
@@ -36,6 +37,8 @@ from hemiola.trace import TraceFile
 from hemiola.types import Array
 
 _SAMPLE = 10_000
+NETWORKS = ("mlp", "mlp2", "alexnet", "alexnet-full", "charlm")
+"""Names of :mod:`hemiola.objectives.networks`, known without PyTorch."""
 
 
 def fit(
@@ -62,7 +65,8 @@ def fit(
 
     ``algorithm``   an :class:`Algorithm`, or the name of a recipe with its defaults;
     ``objective``   an :class:`Objective`, or ``auto``, ``logistic``, ``softmax``, ``squared``,
-                    ``hinge`` (with l2 = 1/n);
+                    ``hinge`` (with l2 = 1/n); or a network, ``mlp``, ``mlp(hidden=32)``, ``mlp2``,
+                    ``alexnet``, ``charlm``, ``package.module:factory``;
     ``data``        a :class:`Dataset`, a pair (X, y), shards on disk (:func:`hemiola.open_shards`),
                     or a stream for online training;
     ``engine``      an :class:`Engine`, or the name of one with its defaults;
@@ -108,7 +112,8 @@ def fit(
     sample = _sample(data, seed)
     algorithm = build(algorithm) if isinstance(algorithm, str) else algorithm
     if isinstance(objective, str):
-        l2 = 1 / len(data) if isinstance(data, Sharded) else None
+        linear = not is_network(objective)
+        l2 = 1 / len(data) if isinstance(data, Sharded) and linear else None
         objective = make_objective(objective, sample, l2)
     engine = engine_class(engine)() if isinstance(engine, str) else engine
     objective.check(sample)
@@ -160,14 +165,29 @@ def fit(
     return run.train(_plan(algorithm, workers, rounds, eval_every), resume)
 
 
-def make_objective(name: str, data: Dataset, l2: float | None = None) -> LinearObjective:
-    """A linear objective by name; ``auto`` chooses by the targets, and ``logistic`` becomes softmax
-    for more than two classes. ``l2=None`` is 1/n, scikit-learn's C = 1."""
+def make_objective(name: str, data: Dataset, l2: float | None = None) -> Objective:
+    """An objective by name; ``auto`` chooses by the targets, and ``logistic`` becomes softmax for
+    more than two classes. ``l2=None`` is 1/n, scikit-learn's C = 1, for linear objectives and 0 for
+    networks."""
+    if is_network(name):
+        require("torch", "torch")
+        from hemiola.objectives.torch import network
+
+        return network(name, data, 0.0 if l2 is None else l2)
     if name in ("auto", "logistic") and data.n_classes > 2:
         name = "softmax"
     elif name == "auto":
         name = "squared" if data.classes is None else "logistic"
     return LinearObjective(name, 1 / len(data) if l2 is None else l2)  # type: ignore[arg-type]
+
+
+def is_network(name: str) -> bool:
+    """Whether an objective's name means a network: of the zoo, or ``package.module:factory``.
+
+    >>> is_network("mlp(hidden=32)"), is_network("my.nets:small"), is_network("logistic")
+    (True, True, False)
+    """
+    return ":" in name or name.partition("(")[0] in NETWORKS
 
 
 def _is_ungrouped(algorithm: Algorithm) -> bool:

@@ -33,7 +33,12 @@ Epochs = Annotated[
 ]
 Seed = Annotated[int, Option(help="Of everything random in training.")]
 Objective = Annotated[
-    str, Option(help="auto, logistic, softmax, squared or hinge loss. auto looks at the targets.")
+    str,
+    Option(
+        help="auto, logistic, softmax, squared or hinge loss of a linear model; auto looks at the "
+        "targets. Or a network: mlp, 'mlp(hidden=32)', mlp2, alexnet, charlm, or a function "
+        "package.module:factory that makes one."
+    ),
 ]
 L2 = Annotated[
     float | None, Option(help="L2 regularisation; 1/n if not given (scikit-learn's C = 1).")

@@ -87,10 +87,11 @@ class Shards:
         cursor = self._cursors[worker]
         if cursor is None or not cursor.holds(mini_batch, t):
             cursor = self._cursors[worker] = self._seek(worker, mini_batch, t, cursor)
+        address = (self.seed, worker, t)
         if mini_batch.draw != "shuffled":
-            return Batch(self.data, self._draw(worker, t, cursor))
+            return Batch(self.data, self._draw(worker, t, cursor), address)
         first = (t - cursor.start) * cursor.size
-        return Batch(self.data, cursor.order[first : first + cursor.size])
+        return Batch(self.data, cursor.order[first : first + cursor.size], address)
 
     def _seek(self, worker: int, mini_batch: MiniBatch, t: int, near: _Cursor | None) -> _Cursor:
         """The epoch of step t. A new deal may change a shard's size: then count through all."""
@@ -152,4 +153,6 @@ class Online:
                 "a stream has no end, so a batch cannot be a fraction of it: give a "
                 "count, for example -o batch_size=32."
             )
-        return Batch(self.source.draw(stream(self.seed, "online", worker, t), int(mini_batch.size)))
+        rng = stream(self.seed, "online", worker, t)
+        data = self.source.draw(rng, int(mini_batch.size))
+        return Batch(data, None, (self.seed, worker, t))
