@@ -12,12 +12,20 @@ from hemiola.errors import MissingExtraError
 from hemiola.training import fit
 
 
+class Lacking:
+    """Finds no torch."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "torch":
+            raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+
 @pytest.fixture
 def no_torch(monkeypatch):
     for name in list(sys.modules):
         if name.split(".")[0] == "torch" or name == "hemiola.objectives.torch":
             monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "torch", None)  # as if it were not there
+    monkeypatch.setattr(sys, "meta_path", [Lacking(), *sys.meta_path])
 
 
 def test_the_command_line_answers_with_the_command_that_installs(no_torch):
