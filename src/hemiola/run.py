@@ -181,7 +181,8 @@ class Run:
                     record = self._record(event, aggregate.model(event.server), rounds)
                     reason = self._notify_record(record) or reason
                     if self.checkpoint is not None:
-                        self.checkpoint.save(event.snapshot(), self.history, self.best)
+                        if self.checkpoint.writes:
+                            self.checkpoint.save(event.snapshot(), self.history, self.best)
                         self.kept = True
                 if interrupted.is_set() and not last:
                     self._interrupt(at / plan.per_round)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,10 @@ def fit(
         "workers": workers,
         "seed": seed,
     }
-    place = None if checkpoint is None else _checkpoint(Path(checkpoint), settings, job, sample)
+    leads = bool(getattr(engine, "leads", True))
+    place = None
+    if checkpoint is not None:
+        place = replace(_checkpoint(Path(checkpoint), settings, job, sample), writes=leads)
     settings["rounds"] = rounds
     if job.faults:
         settings["faults"] = describe(job.faults)
@@ -159,8 +163,8 @@ def fit(
             "all others is given by their settings."
         )
     run = Run(
-        job, engine, sample, eval_data, settings, list(callbacks), place, keep_best, file,
-        None if timeline is None else Path(timeline),
+        job, engine, sample, eval_data, settings, list(callbacks), place, keep_best,
+        file if leads else None, Path(timeline) if leads and timeline is not None else None,
     )  # fmt: skip
     return run.train(_plan(algorithm, workers, rounds, eval_every), resume)
 

@@ -18,7 +18,7 @@ Data = Annotated[
     ),
 ]
 Engine = Annotated[
-    str, Option(help="serial, threads, processes or simulator; see `hemiola engines`.")
+    str, Option(help="serial, threads, processes, simulator or torchrun; see `hemiola engines`.")
 ]
 Workers = Annotated[int, Option(help="Number of workers, K.")]
 Rounds = Annotated[
