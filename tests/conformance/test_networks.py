@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from hemiola.communicate import Synchronous
-from hemiola.training import fit
+from hemiola.dataset import make_dataset
+from hemiola.training import fit, make_objective
 
 pytest.importorskip("torch")
 
 from hemiola.objectives import Torch
+from hemiola.objectives.networks import characters
 
 
 def trained(chosen, data, engine):
@@ -41,3 +43,18 @@ def test_processes_train_it_asynchronously(asynchronous_recipe, algorithm, two_c
     result = trained(algorithm(asynchronous_recipe, lr=0.05), two_classes(60), "processes")
     assert np.isfinite(result.weights).all()
     assert result.history.last.updates > 0
+
+
+@pytest.mark.parametrize("name", ["alexnet(width=4)", "charlm(width=8, layers=1)"])
+def test_convolutions_attention_and_dropout_find_the_same_bits(algorithm, name):
+    rng = np.random.default_rng(0)
+    data = make_dataset(rng.random((40, 784)).astype(np.float32), np.arange(40) % 4)
+    if name.startswith("charlm"):
+        data = characters("abcd dcba abab cdcd " * 4, context=8)
+    objective = make_objective(name, data)
+    chosen = algorithm("bmuf", lr=0.01, batch_size=4)
+    shas = {
+        fit(chosen, objective, data, rounds=2, workers=3, engine=engine).model.sha256
+        for engine in ("serial", "threads", "processes")
+    }
+    assert len(shas) == 1
