@@ -84,9 +84,11 @@ class Net:
 
     def __init__(self, module: Any, w: Array, device: str) -> None:
         torch.set_num_threads(1)
-        self.device = torch.device(device)
+        self.device = torch.device("cpu" if device == "own" else device)
         self.dtype = tensor_of(w).dtype
-        self.module = copy.deepcopy(module).to(self.device, self.dtype)
+        self.module = copy.deepcopy(module).to(self.dtype)
+        if device != "own":
+            self.module.to(self.device)
         self._modes = [(own, given.training) for own, given in self._pairs(module)]
         self._parameters = [p for p in self.module.parameters() if p.requires_grad]
         self._shapes = [p.shape for p in self._parameters]
@@ -102,7 +104,7 @@ class Net:
         """Let the parameters be views of w, on the device."""
         flat = tensor_of(w).to(self.device)
         for p, part in zip(self._parameters, self._cut(flat), strict=True):
-            p.data = part
+            p.data = part.to(p.device)
 
     def train(self) -> None:
         """Training mode, but for the parts that the user has put into evaluation mode."""
@@ -117,10 +119,14 @@ class Net:
     def gradients(self, w: Array) -> Iterator[Any]:
         """Zeros (d,) that gradients are added to."""
         g = torch.zeros(w.size, dtype=self.dtype, device=self.device)
-        for p, part in zip(self._parameters, self._cut(g), strict=True):
-            p.grad = part
+        parts = list(self._cut(g))
+        for p, part in zip(self._parameters, parts, strict=True):
+            p.grad = part.to(p.device)
         try:
             yield g
+            for p, part in zip(self._parameters, parts, strict=True):
+                if p.device != part.device:
+                    part.copy_(p.grad)
         finally:
             for p in self._parameters:
                 p.grad = None

@@ -63,7 +63,8 @@ class Torch:
     ``shape``        of a sample, as (1, 28, 28) for images; None: its p features;
     ``l2``           weight decay;
     ``dtype``        ``float32`` or ``float64``; None: that of the data;
-    ``device``       where the module computes: ``cpu``, ``cuda``, ``cuda:1``;
+    ``device``       where the module computes: ``cpu``, ``cuda``, ``cuda:1``; ``own``: where its
+                     parameters are, as those of :func:`hemiola.objectives.split.split`;
     ``autocast``     compute in bfloat16 where PyTorch thinks it safe;
     ``calibration``  (m, p) samples, for modules with running statistics.
 
@@ -224,7 +225,7 @@ class Torch:
         shape = self.module_shape
         x = net.place(X).to(net.dtype)
         x = x if shape is None else x.view(-1, *shape)
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16, self.autocast):
+        with torch.autocast(net.device.type, torch.bfloat16, self.autocast):
             return net.module(x)
 
     def _loss(self, net: Net, batch: Batch) -> Any:
@@ -291,6 +292,8 @@ def _chunks(rows: Array) -> Iterator[Array]:
 
 
 def _check_device(name: str) -> None:
+    if name == "own":
+        return
     try:
         device = torch.device(name)
     except RuntimeError as error:
