@@ -256,6 +256,17 @@ def test_one_rank_s_wish_to_stop_ends_all():
     assert result.stopped == "enough" and result.history.last.updates == 3
 
 
+def test_a_script_without_a_guard_is_told_so(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import hemiola\n"
+        "hemiola.fit('asgd', 'logistic', hemiola.load('wine'), engine='torchrun', workers=2)\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "put it under  if __name__ == '__main__':" in done.stderr.splitlines()[-1]
+
+
 # What makes no sense
 
 

@@ -24,7 +24,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from hemiola.errors import OptionError, UnsupportedError
+from hemiola.engines._crew import GUARD
+from hemiola.errors import OptionError, UnsupportedError, WorkersLostError
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 _PRELOAD = [
@@ -39,6 +40,9 @@ _PRELOAD = [
 ]
 _GRACE = 5.0
 """Seconds that a process may take to end by itself."""
+
+_LOOK = 0.02
+"""Seconds between two looks at who has come."""
 
 NEVER = 30 * 24 * 3600.0
 """Seconds: longer than any run is idle."""
@@ -64,6 +68,7 @@ class Place:
         options._timeout = timedelta(seconds=timeout)
         options._devices = [_device(self.host)]
         store = dist.PrefixStore(name, self.store(timeout))
+        store.set(_here(rank), "")
         return dist.ProcessGroupGloo(store, rank, size, options)
 
     def gpu_group(self, name: str, rank: int, size: int, timeout: float) -> Any:
@@ -73,7 +78,13 @@ class Place:
         options = dist.ProcessGroupNCCL.Options()
         options._timeout = timedelta(seconds=timeout)
         store = dist.PrefixStore(name, self.store(timeout))
+        store.set(_here(rank), "")
         return dist.ProcessGroupNCCL(store, rank, size, options)
+
+
+def _here(rank: int) -> str:
+    """A key that says that a rank has come so far as to join a group."""
+    return f"rank {rank} is here"
 
 
 def _device(host: str) -> Any:
@@ -157,6 +168,17 @@ class Launcher:
         process = self._context.Process(target=_begin, args=given, name=name, daemon=True)
         process.start()
         self._processes[rank] = process
+
+    def wait_for(self, rank: int, group: str, member: int, timeout: float) -> None:
+        """Wait for a process to come to a group, as its so-many-th member.
+
+        Raises :class:`WorkersLostError` when it has ended instead, or takes too long.
+        """
+        store = dist.PrefixStore(group, self.place.store(timeout))
+        process, until = self._processes[rank], monotonic() + timeout
+        while not store.check([_here(member)]):
+            if wait([process.sentinel], _LOOK) or monotonic() > until:
+                raise WorkersLostError(f"rank {rank} was gone before it began; {GUARD}")
 
     def kill(self, rank: int) -> None:
         """End a process at once, and wait for that."""

@@ -25,6 +25,7 @@ import torch
 
 from hemiola.algorithm import Task
 from hemiola.engines._clock import WallClock
+from hemiola.engines._crew import GUARD
 from hemiola.engines._drive import Arrival, Change, Workers
 from hemiola.engines._faults import Fate, Returns, earliest
 from hemiola.engines._flat import flatten, layout_of, raised, report, unflatten
@@ -146,7 +147,7 @@ class Server:
         while waiting:
             worker, note = self._take(None)
             if note is None:
-                raise WorkersLostError(f"worker {worker} was gone before it began.")
+                raise WorkersLostError(f"worker {worker} was gone before it began; {GUARD}")
             self._hear(worker, note, self.now())
             waiting.discard(worker)
         self._clock.set(0.0)
@@ -169,6 +170,8 @@ class Server:
         """Carry orders to one worker, and what it answers back."""
         try:
             timeout = self._options.timeout
+            if self._launcher is not None:
+                self._launcher.wait_for(worker + 1, line_name(worker, life), 1, timeout)
             line = Line(self._place, line_name(worker, life), 0, timeout, timeout)
             self._heard.put((worker, life, self.now(), line.receive()))
             while (order := orders.get()) is not None:
@@ -176,7 +179,7 @@ class Server:
                 if order.kind in (_WORK, _ASK):
                     note = line.receive()
                     self._heard.put((worker, life, self.now(), note))
-        except GoneError:
+        except (GoneError, WorkersLostError):
             self._heard.put((worker, life, self.now(), None))
 
     def start(self, down: Message, task: Task) -> None:

@@ -95,6 +95,8 @@ class Torchrun:
                 options = rounds.Options(self.reduce == "ordered", self.timeout, self.backend)
                 for rank in range(1, size):
                     launcher.start(rank, rounds.take_part, rank, size, options)
+                for rank in range(1, size):
+                    launcher.wait_for(rank, "ring", rank, self.timeout)
             place = seat.place if launcher is None else launcher.place
             rank, local = (0, 0) if seat is None else (seat.rank, seat.local_rank)
             ring = rounds.ring_of(place, rank, size, local, self.backend, self.timeout)
