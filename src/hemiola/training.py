@@ -117,6 +117,8 @@ def fit(
         l2 = 1 / len(data) if isinstance(data, Sharded) and linear else None
         objective = make_objective(objective, sample, l2)
     engine = engine_class(engine)() if isinstance(engine, str) else engine
+    if checkpoint is not None and getattr(engine, "restarted", False):
+        resume = resume or Checkpoint(Path(checkpoint), {}).path.exists()
     objective.check(sample)
     start = objective.init(sample, stream(seed, "init"))
     start = start if w0 is None else _starting_point(w0, start)

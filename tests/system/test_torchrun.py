@@ -22,6 +22,7 @@ from hemiola.algorithms.registry import RECIPES, build
 from hemiola.callbacks import Callback
 from hemiola.cli.app import app
 from hemiola.communicate import Synchronous
+from hemiola.data import load
 from hemiola.dataset import make_dataset
 from hemiola.engines._flat import blank, flatten, layout_of, raised, report, unflatten
 from hemiola.engines.torchrun import Torchrun
@@ -293,11 +294,14 @@ def test_half_an_environment_is_refused(monkeypatch):
 # Under torchrun
 
 
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "1", "--rdzv-backend"]
+TORCHRUN += ["c10d", "--rdzv-endpoint", "127.0.0.1:0", "--nproc-per-node"]
+
+
 def torchrun(count, *words):
     """What ``hemiola train breast_cancer`` does under torchrun."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "1", "--nproc-per-node"]
-    command += [str(count), "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"]
-    command += ["-m", "hemiola", "train", "breast_cancer", "--engine", "torchrun", *words]
+    command = [*TORCHRUN, str(count), "-m", "hemiola", "train", "breast_cancer"]
+    command += ["--engine", "torchrun", *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
@@ -321,6 +325,41 @@ def test_torchrun_has_the_server_of_an_asynchronous_run_in_rank_0(tmp_path):
              str(tmp_path / "r.json"))  # fmt: skip
     found = json.loads((tmp_path / "r.json").read_text())
     assert found["history"]["records"][-1]["updates"] == 20
+
+
+KILLED_ONCE = """
+import os, signal, sys
+from pathlib import Path
+import hemiola
+from hemiola.algorithms.registry import build
+from hemiola.callbacks import Callback
+
+class KillOnce(Callback):
+    def on_update(self, event):
+        marker = Path(sys.argv[1], "killed")
+        if event.step == 5 and os.environ["RANK"] == "1" and not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+result = hemiola.fit(
+    build("bmuf", {"on_loss": "restart"}), "logistic", hemiola.load("wine"), workers=2, rounds=8,
+    engine=hemiola.engines.torchrun.Torchrun(reduce="ordered"), eval_every=2,
+    checkpoint=Path(sys.argv[1], "kept"), callbacks=[KillOnce()],
+)
+Path(sys.argv[1], "sha" + os.environ["RANK"]).write_text(result.model.sha256)
+"""
+
+
+def test_torchrun_s_restart_goes_on_from_the_checkpoint(tmp_path):
+    script = tmp_path / "killed_once.py"
+    script.write_text("import hemiola.engines.torchrun\n" + KILLED_ONCE)
+    command = [*TORCHRUN, "2", "--max-restarts", "1", str(script), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "killed").exists()
+    whole = fit("bmuf", "logistic", load("wine"), workers=2, rounds=8)
+    for rank in (0, 1):
+        assert (tmp_path / f"sha{rank}").read_text() == whole.model.sha256
 
 
 def test_ctrl_c_ends_all_ranks(tmp_path):

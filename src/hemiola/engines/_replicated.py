@@ -289,7 +289,7 @@ class Replicated:
             if self._launcher is not None:
                 return RestartError(what, self._begun)
             return WorkersLostError(
-                f"{what}; start with torchrun --max-restarts N, with --checkpoint and --resume."
+                f"{what}; start with torchrun --max-restarts N and a checkpoint, to go on from it."
             )
         return WorkersLostError(
             f"{what}; rounds on engine torchrun need every rank: go back to a checkpoint with "

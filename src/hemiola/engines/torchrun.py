@@ -10,7 +10,8 @@ every update. ``reduce="sum"`` adds the round's messages by one all-reduce, whic
 in an order of its own: equal to ``serial`` but for rounding. ``reduce="ordered"`` has all ranks
 swap the messages and add them up in rank order: the bits of ``serial``, for K/2 times the traffic.
 Workers are dealt to ranks in blocks. Nobody is late, as on ``serial``. A rank that dies ends the
-run, or takes it back to its last checkpoint (``on_loss="restart"``).
+run, or takes it back to its last checkpoint (``on_loss="restart"``; under torchrun
+``--max-restarts N``, which goes on from the checkpoint by itself).
 
 *Asynchronous* and grouped algorithms have their server in rank 0, and worker k in rank k + 1. Each
 worker has a group of two with the server, so one that dies, or does not answer within ``timeout``,
@@ -66,6 +67,11 @@ class Torchrun:
     def leads(self) -> bool:
         """Whether this process writes files and talks to the user."""
         return os.environ.get("RANK", "0") == "0"
+
+    @property
+    def restarted(self) -> bool:
+        """Whether torchrun has started all ranks again, after one had ended."""
+        return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
     def run(self, job: Job, resume: State | None = None) -> Iterator[Event]:
         if sys.platform != "linux":
