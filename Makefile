@@ -24,7 +24,7 @@ help:  ## List these targets
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev,torch]'
 	@touch $@
 
 demo: $(READY)  ## Compare four algorithms on one data set and draw demo.png

@@ -29,7 +29,6 @@ from hemiola.grouping import ByRatio
 from hemiola.history import History
 from hemiola.job import Event
 from hemiola.learning_rate import with_learning_rate
-from hemiola.objectives import LinearObjective
 from hemiola.partition import Shards
 from hemiola.reference import pooled_optimum
 from hemiola.rng import stream
@@ -242,7 +241,7 @@ class _WallLimit(Callback):
 
 
 def _simulate(
-    candidate: Candidate, objective: LinearObjective, sample: Dataset, situation: Situation,
+    candidate: Candidate, objective: Objective, sample: Dataset, situation: Situation,
     engine: Simulator, share: float, wall: float,
 ) -> Advice:  # fmt: skip
     """The candidate at its best learning rate."""
@@ -273,7 +272,7 @@ def _climb(attempt: Callable[[float], tuple[float, float]]) -> float:
 
 
 def _run(
-    candidate: Candidate, objective: LinearObjective, sample: Dataset, workers: int,
+    candidate: Candidate, objective: Objective, sample: Dataset, workers: int,
     engine: Simulator, lr: float, target: float, limit: float, wall: float,
 ) -> History | None:  # fmt: skip
     steps = candidate.options.get("steps", 1)
@@ -292,7 +291,7 @@ def _run(
 
 
 def _rate(
-    candidate: Candidate, objective: LinearObjective, sample: Dataset, workers: int,
+    candidate: Candidate, objective: Objective, sample: Dataset, workers: int,
     engine: Simulator,
 ) -> float:  # fmt: skip
     """The learning rate that is estimated from the data, for the groups that there will be."""
@@ -334,6 +333,5 @@ def _target(objective: Objective, sample: Dataset) -> float:
     return optimum + _NEAR * (start - optimum)
 
 
-def _parameters(objective: LinearObjective, data: Dataset) -> int:
-    outputs = data.n_classes if objective.loss == "softmax" else 1
-    return (data.n_features + 1) * outputs
+def _parameters(objective: Objective, data: Dataset) -> int:
+    return objective.init(data, stream(0, "init")).size

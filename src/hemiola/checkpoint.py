@@ -25,11 +25,12 @@ class Checkpoint:
 
     ``identity`` is plain data: a digest of the data, workers, seed, engine, objective and
     algorithm, in the order in which they are compared. The number of rounds is not part of it: a
-    run may be continued for longer.
+    run may be continued for longer. Of processes that run the same program, one ``writes``.
     """
 
     directory: Path
     identity: dict[str, Any]
+    writes: bool = True
 
     @property
     def path(self) -> Path:

@@ -56,10 +56,15 @@ class Dataset:
 
 
 class Batch(NamedTuple):
-    """Rows of a data set by index, None for all: nothing is copied until a kernel reads it."""
+    """Rows of a data set by index, None for all: nothing is copied until a kernel reads it.
+
+    ``address`` is (seed, worker, t) of the draw: where random numbers that learning from the batch
+    needs, such as a dropout mask, are to be found (:func:`hemiola.rng.stream`).
+    """
 
     data: Dataset
     rows: Array | None = None
+    address: tuple[int, int, int] | None = None
 
     def __len__(self) -> int:
         return len(self.data) if self.rows is None else len(self.rows)

@@ -38,6 +38,10 @@ class UnsupportedError(HemiolaError):
     """An engine was asked for something it cannot do; the message names engines that can."""
 
 
+class MissingExtraError(HemiolaError, ImportError):
+    """A package that only some users need is not installed; the message holds the command."""
+
+
 class CheckpointError(HemiolaError):
     """A checkpoint or model file is damaged, of another version, or of another run."""
 

@@ -14,6 +14,7 @@ from hemiola.data import Standardizer
 from hemiola.dataset import Dataset
 from hemiola.describe import describe
 from hemiola.errors import CheckpointError, DataError, OptionError
+from hemiola.extras import require
 from hemiola.history import History
 from hemiola.objectives import LinearObjective, MatrixFactorization
 from hemiola.storage import load_nest, save_nest
@@ -135,10 +136,29 @@ def make_model(
 def _model(nest: dict[str, Any]) -> Model:
     objective = dict(nest["objective"])
     kind = objective.pop("type")
+    if kind == "Torch":
+        return Model(**{**nest, "objective": _network(objective), "standardizer": _scaling(nest)})
     if kind not in _OBJECTIVES:
         raise CheckpointError(f"models of objective {kind} cannot be loaded by this version.")
+    made = _OBJECTIVES[kind](**objective)
+    return Model(**{**nest, "objective": made, "standardizer": _scaling(nest)})
+
+
+def _scaling(nest: dict[str, Any]) -> Standardizer | None:
     scaling = nest["standardizer"]
-    standardizer = None if scaling is None else Standardizer(**scaling)
-    return Model(
-        **{**nest, "objective": _OBJECTIVES[kind](**objective), "standardizer": standardizer}
-    )
+    return None if scaling is None else Standardizer(**scaling)
+
+
+def _network(fields: dict[str, Any]) -> Objective:
+    """A network of this library. Others are code, which a model file does not hold, and is not
+    trusted to name."""
+    require("torch", "torch")
+    from hemiola.objectives.torch import Torch
+
+    try:
+        return Torch(**{**fields, "device": "cpu"})
+    except OptionError as error:
+        raise CheckpointError(
+            "the model is a network that only your program can build; make a hemiola.result.Model "
+            "of its objective and of the weights in the file (hemiola.storage.load_nest)."
+        ) from error

@@ -186,7 +186,8 @@ class Run:
                     record = self._record(event, aggregate.model(event.server), rounds)
                     reason = self._notify_record(record) or reason
                     if self.checkpoint is not None:
-                        self.checkpoint.save(event.snapshot(), self.history, self.best)
+                        if self.checkpoint.writes:
+                            self.checkpoint.save(event.snapshot(), self.history, self.best)
                         self.kept = True
                 if (stop or reason) and isinstance(self.job.algorithm.local, Personal):
                     self._keep_personal(event.snapshot())

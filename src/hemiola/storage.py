@@ -6,6 +6,7 @@ The file holds the arrays as members ``0``, ``1``, ... and a JSON text ``tree`` 
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import tempfile
@@ -48,14 +49,27 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def save_nest(path: Path, nest: Any) -> None:
     """Write a nest of dicts, lists, arrays, numbers and text."""
-    import io
+    write_atomically(path, nest_to_bytes(nest))
 
+
+def nest_to_bytes(nest: Any) -> bytes:
+    """What :func:`save_nest` writes.
+
+    >>> nest_from_bytes(nest_to_bytes({"t": 3, "w": np.zeros(2)}))
+    {'t': 3, 'w': array([0., 0.])}
+    """
     arrays: list[Array] = []
     tree = json.dumps(_flatten(nest, arrays))
     buffer = io.BytesIO()
     members = {str(i): array for i, array in enumerate(arrays)}
     np.savez(buffer, tree=np.array(tree), **members)  # type: ignore[arg-type]
-    write_atomically(path, buffer.getvalue())
+    return buffer.getvalue()
+
+
+def nest_from_bytes(content: bytes) -> Any:
+    """The inverse of :func:`nest_to_bytes`."""
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        return _restore(json.loads(str(file["tree"])), file)
 
 
 def load_nest(path: Path) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from hemiola.dataset import Dataset, as_regression, make_dataset
 from hemiola.describe import describe
 from hemiola.engines import engine_class
 from hemiola.errors import CheckpointError, DataError, OptionError, UnsupportedError
+from hemiola.extras import require
 from hemiola.faults import Fault, Poison, check_faults
 from hemiola.grouping import Groups, Measured
 from hemiola.job import Job, Timeline, Trace
@@ -38,6 +40,8 @@ from hemiola.trace import TraceFile
 from hemiola.types import Array
 
 _SAMPLE = 10_000
+NETWORKS = ("mlp", "mlp2", "alexnet", "alexnet-full", "charlm")
+"""Names of :mod:`hemiola.objectives.networks`, known without PyTorch."""
 
 
 def fit(
@@ -64,7 +68,8 @@ def fit(
 
     ``algorithm``   an :class:`Algorithm`, or the name of a recipe with its defaults;
     ``objective``   an :class:`Objective`, or ``auto``, ``logistic``, ``softmax``, ``squared``,
-                    ``hinge`` (with l2 = 1/n);
+                    ``hinge`` (with l2 = 1/n); or a network, ``mlp``, ``mlp(hidden=32)``, ``mlp2``,
+                    ``alexnet``, ``charlm``, ``package.module:factory``;
     ``data``        a :class:`Dataset`, a pair (X, y), shards on disk (:func:`hemiola.open_shards`),
                     or a stream for online training;
     ``engine``      an :class:`Engine`, or the name of one with its defaults; ``threads`` for
@@ -111,11 +116,14 @@ def fit(
     sample = _sample(data, seed)
     algorithm = build(algorithm) if isinstance(algorithm, str) else algorithm
     if isinstance(objective, str):
-        l2 = 1 / len(data) if isinstance(data, Sharded) else None
+        linear = not is_network(objective)
+        l2 = 1 / len(data) if isinstance(data, Sharded) and linear else None
         objective = make_objective(objective, sample, l2)
     engine = usual_engine([algorithm]) if engine is None else engine
     engine = engine_class(engine)() if isinstance(engine, str) else engine
     _check_engine(algorithm, engine)
+    if checkpoint is not None and getattr(engine, "restarted", False):
+        resume = resume or Checkpoint(Path(checkpoint), {}).path.exists()
     objective.check(sample)
     start = objective.init(sample, stream(seed, "init"))
     start = start if w0 is None else _starting_point(w0, start)
@@ -150,7 +158,10 @@ def fit(
         "workers": workers,
         "seed": seed,
     }
-    place = None if checkpoint is None else _checkpoint(Path(checkpoint), settings, job, sample)
+    leads = bool(getattr(engine, "leads", True))
+    place = None
+    if checkpoint is not None:
+        place = replace(_checkpoint(Path(checkpoint), settings, job, sample), writes=leads)
     settings["rounds"] = rounds
     if job.faults:
         settings["faults"] = describe(job.faults)
@@ -161,8 +172,8 @@ def fit(
             "all others is given by their settings."
         )
     run = Run(
-        job, engine, sample, eval_data, settings, list(callbacks), place, keep_best, file,
-        None if timeline is None else Path(timeline),
+        job, engine, sample, eval_data, settings, list(callbacks), place, keep_best,
+        file if leads else None, Path(timeline) if leads and timeline is not None else None,
     )  # fmt: skip
     return run.train(_plan(algorithm, workers, rounds, eval_every), resume)
 
@@ -201,11 +212,17 @@ def _check_engine(algorithm: AnyAlgorithm, engine: Engine) -> None:
         )
 
 
-def make_objective(
-    name: str, data: Dataset, l2: float | None = None, l1: float = 0.0
-) -> LinearObjective:
-    """A linear objective by name; ``auto`` chooses by the targets, and ``logistic`` becomes softmax
-    for more than two classes. ``l2=None`` is 1/n, scikit-learn's C = 1, or 0 if there is an l1."""
+def make_objective(name: str, data: Dataset, l2: float | None = None, l1: float = 0.0) -> Objective:
+    """An objective by name; ``auto`` chooses by the targets, and ``logistic`` becomes softmax for
+    more than two classes. ``l2=None`` is 1/n, scikit-learn's C = 1, for linear objectives (0 if
+    there is an l1) and 0 for networks."""
+    if is_network(name):
+        require("torch", "torch")
+        from hemiola.objectives.torch import network
+
+        if l1:
+            raise OptionError("networks have no L1 penalty; leave l1 out.")
+        return network(name, data, 0.0 if l2 is None else l2)
     if name in ("auto", "logistic") and data.n_classes > 2:
         name = "softmax"
     elif name == "auto":
@@ -213,6 +230,15 @@ def make_objective(
     if l2 is None:
         l2 = 0.0 if l1 else 1 / len(data)
     return LinearObjective(name, l2, l1=l1)  # type: ignore[arg-type]
+
+
+def is_network(name: str) -> bool:
+    """Whether an objective's name means a network: of the zoo, or ``package.module:factory``.
+
+    >>> is_network("mlp(hidden=32)"), is_network("my.nets:small"), is_network("logistic")
+    (True, True, False)
+    """
+    return ":" in name or name.partition("(")[0] in NETWORKS
 
 
 def _is_ungrouped(algorithm: Algorithm) -> bool:

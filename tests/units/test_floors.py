@@ -19,7 +19,7 @@ ROOT = "hemiola"
 SOURCE = Path(__file__).resolve().parents[2] / "src" / ROOT
 
 FLOORS: dict[float, tuple[str, ...]] = {
-    0: ("types", "rng", "errors", "component", "describe", "storage", "options"),
+    0: ("types", "rng", "errors", "component", "describe", "storage", "options", "extras"),
     0.5: ("dataset",),
     1: ("contracts", "communicate", "algorithm", "job", "grouping", "faults", "team", "penalty"),
     1.5: ("kernels",),

@@ -18,6 +18,7 @@ from hemiola.cli.recipes import build_algorithms, refuse_unsupported
 from hemiola.cli.setup import Prepared, Setup, build_engine, count_rounds, prepare
 from hemiola.contracts import Engine
 from hemiola.errors import DivergedError, OptionError, TrainingInterrupted, WorkersLostError
+from hemiola.objectives import LinearObjective
 from hemiola.plots import check_extension, plot_asynchrony, plot_histories
 from hemiola.reference import pooled_optimum
 from hemiola.result import Result
@@ -165,8 +166,9 @@ def _report(
 
 
 def _optimum(prepared: Prepared) -> dict[str, float] | None:
-    """Of the pooled data; hinge loss has no smooth optimum to compute in this way."""
-    if prepared.objective.loss == "hinge":
+    """Of the pooled data; hinge loss and networks have none to compute in this way."""
+    objective = prepared.objective
+    if not isinstance(objective, LinearObjective) or objective.loss == "hinge":
         return None
     weights, loss = pooled_optimum(prepared.objective, prepared.train)
     held_out = prepared.train if prepared.test is None else prepared.test

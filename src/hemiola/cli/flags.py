@@ -20,7 +20,7 @@ Data = Annotated[
 Engine = Annotated[
     str | None,
     Option(
-        help="serial, threads, processes or simulator; see `hemiola engines`.",
+        help="serial, threads, processes, simulator or torchrun; see `hemiola engines`.",
         show_default="serial; threads where memory is shared",
     ),
 ]
@@ -38,7 +38,12 @@ Epochs = Annotated[
 ]
 Seed = Annotated[int, Option(help="Of everything random in training.")]
 Objective = Annotated[
-    str, Option(help="auto, logistic, softmax, squared or hinge loss. auto looks at the targets.")
+    str,
+    Option(
+        help="auto, logistic, softmax, squared or hinge loss of a linear model; auto looks at the "
+        "targets. Or a network: mlp, 'mlp(hidden=32)', mlp2, alexnet, charlm, or a function "
+        "package.module:factory that makes one."
+    ),
 ]
 L1 = Annotated[float, Option(help="L1 regularisation, for algorithms with a proximal step (admm).")]
 L2 = Annotated[

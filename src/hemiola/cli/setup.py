@@ -10,7 +10,7 @@ import numpy as np
 
 from hemiola.algorithm import AnyAlgorithm, SharedMemoryAlgorithm
 from hemiola.callbacks import Callback, EarlyStopping, TargetLoss, TimeLimit
-from hemiola.contracts import Engine
+from hemiola.contracts import Engine, Objective
 from hemiola.data import DiskShards, Standardizer, load, open_shards, split
 from hemiola.data.manifest import is_shards
 from hemiola.dataset import Dataset
@@ -28,9 +28,8 @@ from hemiola.engines.simulator import (
 )
 from hemiola.errors import CheckpointError, DataError, OptionError, nearest
 from hemiola.faults import Faults, check_faults, parse_fault
-from hemiola.objectives import LinearObjective
 from hemiola.options import Choices, arguments, parse_options, unknown_option
-from hemiola.training import make_objective, source_of, usual_engine
+from hemiola.training import NETWORKS, is_network, make_objective, source_of, usual_engine
 
 OBJECTIVES = ("auto", "logistic", "softmax", "squared", "hinge")
 ROUNDS = 300
@@ -131,7 +130,7 @@ class Prepared:
     train: Any
     test: Dataset | None
     standardizer: Standardizer | None
-    objective: LinearObjective
+    objective: Objective
 
     def describe(self) -> dict[str, Any]:
         """Plain data for the JSON file."""
@@ -161,8 +160,8 @@ def prepare(setup: Setup, from_disk: bool = False) -> Prepared:
 
     Shards are loaded into memory, unless they may be used ``from_disk``.
     """
-    if setup.objective not in OBJECTIVES:
-        hint = nearest(setup.objective, OBJECTIVES)
+    if setup.objective not in OBJECTIVES and not is_network(setup.objective):
+        hint = nearest(setup.objective, (*OBJECTIVES, *NETWORKS))
         raise OptionError(f"there is no objective {setup.objective!r}; {hint}")
     if from_disk and is_shards(setup.data):
         return _prepare_shards(setup)
@@ -195,7 +194,9 @@ def _prepare_shards(setup: Setup) -> Prepared:
     elif test is not None and shards.standardizer is not None:
         test = shards.standardizer.apply(test)
     sample = shards.sample(TEST_ROWS)
-    l2 = 1 / len(shards) if setup.l2 is None and not setup.l1 else setup.l2
+    l2 = setup.l2
+    if l2 is None and not setup.l1 and not is_network(setup.objective):
+        l2 = 1 / len(shards)
     objective = make_objective(setup.objective, sample, l2, setup.l1 or 0.0)
     objective.check(sample)
     return Prepared(shards, test, shards.standardizer, objective)

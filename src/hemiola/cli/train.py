@@ -54,14 +54,23 @@ class Run:
         files = (self.json, self.log, self.plot, self.save, self.trace, self.timeline)
         output.check_places((*files, self.staleness_plot, self.residual_plot), (self.checkpoint,))
 
+    def silent(self) -> Run:
+        """The same without any files, for a process beside the one that writes them."""
+        return replace(
+            self, json=None, log=None, plot=None, save=None, trace=None, timeline=None,
+            staleness_plot=None, residual_plot=None,
+        )  # fmt: skip
+
 
 def train(setup: Setup, run: Run) -> None:
     """Train, show and write what was asked for."""
-    run.check()
-    setup.befalling()
     algorithms = build_algorithms([run.algorithm], run.options)
     setup = setup.with_engine(algorithms.values())
     engine = build_engine(setup.engine_name, setup.engine_options)
+    leads = bool(getattr(engine, "leads", True))
+    run = run if leads else run.silent()
+    run.check()
+    setup.befalling()
     refuse_unsupported(algorithms, engine)
     prepared = prepare(setup, from_disk=may_stream(algorithms[run.algorithm]))
     try:
@@ -76,14 +85,17 @@ def train(setup: Setup, run: Run) -> None:
         saved = _rescued(stop.result, run, prepared)
         model = f"; the model so far is in {saved}" if saved else ""
         raise TrainingInterrupted(f"{stop}{model}; {_how_to_resume(run)}", stop.result) from None
-    _report(_with_scaling(result, prepared), setup, run, prepared)
+    if leads:
+        _report(_with_scaling(result, prepared), setup, run, prepared)
 
 
 def _fit(
     setup: Setup, run: Run, algorithm: AnyAlgorithm, engine: Engine, prepared: Prepared
 ) -> Result:
-    screen = output.console(stderr=str(run.json) == "-")
-    callbacks: list[Callback] = [Announce(screen), ProgressBar(run.algorithm), *setup.callbacks()]
+    callbacks: list[Callback] = list(setup.callbacks())
+    if getattr(engine, "leads", True):
+        screen = output.console(stderr=str(run.json) == "-")
+        callbacks = [Announce(screen), ProgressBar(run.algorithm), *callbacks]
     if run.log is not None:
         callbacks.append(JsonLines(run.log))
     return fit(

@@ -12,6 +12,7 @@ _FACTORIES = {
     "threads": ("hemiola.engines.threads", "Threads"),
     "processes": ("hemiola.engines.processes", "Processes"),
     "simulator": ("hemiola.engines.simulator", "Simulator"),
+    "torchrun": ("hemiola.engines.torchrun", "Torchrun"),
 }
 
 

@@ -111,6 +111,15 @@ class Remembering(Protocol):
         ...
 
 
+@runtime_checkable
+class Joining(Protocol):
+    """An executor that joins a round's messages itself, as by an all-reduce."""
+
+    def join(self, arrivals: list[Arrival]) -> tuple[Message, float]:
+        """As :func:`reduce_arrivals`: the reduced message and the total weight."""
+        ...
+
+
 def drive(job: Job, executor: Executor, resume: State | None) -> Iterator[Event]:
     """Run the algorithm's discipline on an executor."""
     if isinstance(job.algorithm.communicate, Synchronous):

@@ -4,10 +4,19 @@ that are late, wrong or gone. :class:`~hemiola.communicate.Synchronous` says wha
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from hemiola.algorithm import Info
 from hemiola.communicate import Synchronous
-from hemiola.engines._drive import Arrival, Change, Executor, Server, reduce_arrivals, words
+from hemiola.engines._drive import (
+    Arrival,
+    Change,
+    Executor,
+    Joining,
+    Server,
+    reduce_arrivals,
+    words,
+)
 from hemiola.errors import DivergedError, RestartError, WorkersLostError
 from hemiola.job import Event, Job
 from hemiola.types import State
@@ -16,10 +25,11 @@ from hemiola.types import State
 def synchronous(job: Job, executor: Executor, resume: State | None) -> Iterator[Event]:
     """One event a round."""
     server = Server(job, executor, resume)
+    join = executor.join if isinstance(executor, Joining) else partial(reduce_arrivals, job)
     while True:
         arrived = _Round(server)
         answers = arrived.answers()
-        up, weight = reduce_arrivals(job, answers)
+        up, weight = join(answers)
         there = [arrival.worker for arrival in answers]
         server.push(up, Info(server.step, there, weight, 0, job.workers, server.step))
         end = executor.now()

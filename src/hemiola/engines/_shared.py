@@ -11,10 +11,13 @@ import mmap
 import os
 import pickle
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from hemiola.errors import UnsupportedError
+from hemiola.job import Job
 from hemiola.types import Array, Message
 
 EMPTY, SAME, CHANGED = range(3)
@@ -47,6 +50,17 @@ def pack(thing: Any) -> int:
         _write(fd, at, raw)
     _write(fd, end, len(table).to_bytes(_LENGTH, "little") + table)
     return fd
+
+
+def parcel(engine: str, job: Job, *others: Any) -> int:
+    """The job as an engine's workers get it, and whatever else, in a new memory file. Close it."""
+    try:
+        return pack((replace(job, trace=None, timeline=None), *others))
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise UnsupportedError(
+            f"engine {engine} cannot send this job to another process ({error}); define what it "
+            "uses at the top level of a module, or use threads."
+        ) from error
 
 
 def unpack(fd: int) -> Any:

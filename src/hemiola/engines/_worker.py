@@ -59,7 +59,7 @@ def _work(wire: Wire, rank: int) -> None:
         if packet.kind == _wire.STOP:
             return
         if workers is None:
-            job = unpack(packet.file)
+            (job,) = unpack(packet.file)
             workers, fate = Workers(job), Fate(job)
             threadpool_limits(1)  # the libraries that the job needs are loaded by now
             _post(wire, Packet(_wire.READY))

@@ -18,12 +18,10 @@ workers. Shared memory has no names, so nothing is left behind.
 from __future__ import annotations
 
 import os
-import pickle
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from time import perf_counter
 from typing import Annotated, ClassVar, NoReturn
 
@@ -37,7 +35,7 @@ from hemiola.engines._clock import WallClock
 from hemiola.engines._crew import GUARD, Crew
 from hemiola.engines._drive import Arrival, Change, drive
 from hemiola.engines._faults import Fate, Returns, earliest
-from hemiola.engines._shared import keep_freed_memory, pack, unpack
+from hemiola.engines._shared import keep_freed_memory, pack, parcel, unpack
 from hemiola.engines._wire import Packet
 from hemiola.engines._worker import Failure
 from hemiola.errors import UnsupportedError, WorkersLostError
@@ -76,7 +74,7 @@ class Processes:
 
 class _Executor:
     def __init__(self, job: Job, options: Processes) -> None:
-        self._job = _parcel(job)
+        self._job = parcel("processes", job)
         self._crew = Crew(options.timeout, type(job.objective).__module__)
         self._workers = job.workers
         self._rejoin = options.rejoin
@@ -229,17 +227,6 @@ class _Executor:
         with suppress(WorkersLostError):
             self._crew.spawn(rank, self._job)
             self._starting[rank] = attempt
-
-
-def _parcel(job: Job) -> int:
-    """The job as the workers get it."""
-    try:
-        return pack(replace(job, trace=None, timeline=None))
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise UnsupportedError(
-            f"engine processes cannot send this job to another process ({error}); define what it "
-            "uses at the top level of a module, or use threads."
-        ) from error
 
 
 def _raise(rank: int, failure: Failure) -> NoReturn:

@@ -7,10 +7,8 @@ machine's timing.
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Event as Flag
@@ -25,13 +23,11 @@ from hemiola.component import component
 from hemiola.engines._clock import WallClock
 from hemiola.engines._drive import Arrival, Change, Workers, drive
 from hemiola.engines._faults import Fate, Lot, Returns, earliest
+from hemiola.engines._interpreter import switching_often
 from hemiola.engines._shared import keep_freed_memory
 from hemiola.engines._shared_memory import passes
 from hemiola.job import Event, Job
 from hemiola.types import Message, State
-
-_SWITCH_INTERVAL = 1e-4
-"""Seconds. At Python's default of 5 ms the server waits that long for the interpreter lock."""
 
 
 @component
@@ -51,20 +47,10 @@ class Threads:
         keep_freed_memory()
         executor = _Executor(job)
         try:
-            with _switch_interval(_SWITCH_INTERVAL):
+            with switching_often():
                 yield from drive(job, executor, resume)
         finally:
             executor.close()
-
-
-@contextmanager
-def _switch_interval(seconds: float) -> Iterator[None]:
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(seconds)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)
 
 
 _Call = tuple[Message, Task] | None

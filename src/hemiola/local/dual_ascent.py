@@ -88,7 +88,7 @@ def _dual_of(task: Task) -> Dual:
     objective: Any = task.objective
     check(objective, "cocoa")
     try:
-        data, rows = task.batch(0, _SHARD)
+        data, rows, _ = task.batch(0, _SHARD)
     except DataError as error:
         raise OptionError(
             "cocoa keeps a dual variable for every sample, and a stream has no end of them."

@@ -24,7 +24,7 @@ class Portion:
         return {"t": 0}
 
     def work(self, state: State, down: Message, task: Task) -> tuple[State, Message]:
-        data, rows = task.batch(0, _WHOLE)
+        data, rows, _ = task.batch(0, _WHOLE)
         assert rows is not None
         portion, portions = int(down["portion"]), int(down["portions"])
         n = len(rows)

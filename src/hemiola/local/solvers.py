@@ -168,7 +168,7 @@ class Dual:
     ) -> tuple[Array, State, int]:
         if getattr(problem.loss, "loss", "") != "hinge":
             raise OptionError("solver=dual is for hinge loss; use solver=newton or solver=lbfgs.")
-        data, rows = whole_shard(task)
+        data, rows, _ = whole_shard(task)
         assert rows is not None
         X, n = data.X[rows], len(rows)
         sign = 2.0 * data.y[rows] - 1

@@ -84,14 +84,14 @@ class Streamed:
         if cursor is None or not cursor.holds(mini_batch, t):
             cursor = self._cursors[worker] = self._seek(worker, mini_batch, t)
         part, first, size = cursor.batches[t - cursor.start].tolist()
-        data = self._part(part)
+        data, address = self._part(part), (self.seed, worker, t)
         if mini_batch.draw != "shuffled":
-            return Batch(data, self._draw(worker, t, mini_batch, len(data)))
+            return Batch(data, self._draw(worker, t, mini_batch, len(data)), address)
         if part not in cursor.orders:
             rng = stream(self.seed, "rows-of-shard", worker, cursor.epoch, part)
             whole = size == len(data)
             cursor.orders[part] = np.arange(size) if whole else rng.permutation(len(data))
-        return Batch(data, cursor.orders[part][first : first + size])
+        return Batch(data, cursor.orders[part][first : first + size], address)
 
     def _steps_in(self, parts: Array, mini_batch: MiniBatch) -> int:
         return sum(-(-n // mini_batch.count(n)) for n in self._sizes[parts].tolist())

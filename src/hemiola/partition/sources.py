@@ -85,10 +85,11 @@ class Shards:
 
     def batch(self, worker: int, t: int, mini_batch: MiniBatch) -> Batch:
         cursor = self._cursor(worker, mini_batch, t)
+        address = (self.seed, worker, t)
         if mini_batch.draw != "shuffled":
-            return Batch(self.data, self._draw(worker, t, cursor))
+            return Batch(self.data, self._draw(worker, t, cursor), address)
         first = (t - cursor.start) * cursor.size
-        return Batch(self.data, cursor.order[first : first + cursor.size])
+        return Batch(self.data, cursor.order[first : first + cursor.size], address)
 
     def batches(self, worker: int, steps: range, mini_batch: MiniBatch) -> tuple[Array, Array]:
         """The rows of all batches t in ``steps``, one after another, and where each ends."""
@@ -176,4 +177,6 @@ class Online:
                 "a stream has no end, so a batch cannot be a fraction of it: give a "
                 "count, for example -o batch_size=32."
             )
-        return Batch(self.source.draw(stream(self.seed, "online", worker, t), int(mini_batch.size)))
+        rng = stream(self.seed, "online", worker, t)
+        data = self.source.draw(rng, int(mini_batch.size))
+        return Batch(data, None, (self.seed, worker, t))
