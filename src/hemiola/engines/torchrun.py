@@ -157,6 +157,6 @@ def _spare_this_process(job: Job, size: int) -> None:
     for fault in job.faults:
         if isinstance(fault, Die | Hang) and fault.worker * size // job.workers == 0:
             raise OptionError(
-                f"worker {fault.worker} is part of this process, which cannot die or hang by order; "
+                f"worker {fault.worker} is part of this process, which must not die or hang; "
                 "choose another worker, or start with torchrun."
             )
