@@ -284,6 +284,12 @@ def test_what_makes_no_sense_is_refused(engine, name, message):
         trained(name, engine)
 
 
+@pytest.mark.parametrize("fault", [Die(0, at=1), Hang(1, at=1)])
+def test_the_process_of_the_user_is_spared(fault):
+    with pytest.raises(OptionError, match="part of this process"):
+        trained("ssgd", Torchrun(ranks=2), workers=4, faults=[fault])
+
+
 def test_half_an_environment_is_refused(monkeypatch):
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
