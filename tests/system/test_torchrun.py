@@ -182,9 +182,10 @@ def test_rounds_go_back_to_a_checkpoint_with_all_ranks(tmp_path):
 
 
 def test_asynchronous_runs_go_on_without_a_dead_worker():
-    result = trained("asgd", Torchrun(timeout=300), workers=3, rounds=8, faults=[Die(1, at=2)])
+    faults = [Die(1, at=2), Slow(0, factor=30), Slow(2, factor=30)]  # or they do it all
+    result = trained("asgd", Torchrun(timeout=300), workers=3, rounds=40, faults=faults)
     assert result.history.left == 1
-    assert result.history.last.updates == 24
+    assert result.history.last.updates == 120
     assert result.history.worker_updates[1] == 2
 
 
@@ -196,7 +197,7 @@ def test_a_worker_that_died_comes_back():
 
 
 def test_a_worker_that_hangs_is_given_up():
-    result = trained("asgd", Torchrun(timeout=2), workers=2, rounds=20, faults=[Hang(1, at=3)])
+    result = trained("asgd", Torchrun(timeout=6), workers=2, rounds=20, faults=[Hang(1, at=3)])
     assert result.history.last.updates == 40
 
 
