@@ -255,10 +255,11 @@ class Run:
     def _keep_personal(self, snapshot: State | None) -> None:
         """The workers' own models (K, d), if they have such; of who never worked, the start."""
         local = _local_of(self.job)
-        if snapshot is None or not isinstance(local, Personal):
+        own = local if isinstance(local, Personal) else None
+        if snapshot is None or own is None:
             return
         states = [local.init(self.job.w0) if s is None else s for s in snapshot["workers"]]
-        self.personal = np.array([local.own_model(state) for state in states])
+        self.personal = np.array([own.own_model(state) for state in states])
 
     def _interrupt(self, rounds: float) -> None:
         where = None if self.checkpoint is None else self.checkpoint.directory
