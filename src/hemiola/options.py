@@ -6,6 +6,7 @@ An option addresses a parameter or, by dots, a field of a component: ``steps=5``
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
@@ -41,6 +42,25 @@ def parse_options(texts: Iterable[str]) -> dict[str, str]:
             raise OptionError(f"the option {key!r} is given twice; leave one out.")
         options[key] = value
     return options
+
+
+def parse_call(text: str) -> tuple[str, dict[str, Any]]:
+    """A name with plain values in brackets; raises :class:`OptionError` for anything else.
+
+    >>> parse_call("mlp(hidden=32)"), parse_call("mine.nets:small")
+    (('mlp', {'hidden': 32}), ('mine.nets:small', {}))
+    """
+    name, bracket, rest = text.strip().partition("(")
+    if not bracket:
+        return name, {}
+    problem = OptionError(f"{text!r} cannot be read; write sizes as in mlp(hidden=32).")
+    try:
+        call = ast.parse(f"f({rest}", mode="eval").body
+        if not isinstance(call, ast.Call) or call.args:
+            raise problem
+        return name.strip(), {key.arg or "": ast.literal_eval(key.value) for key in call.keywords}
+    except (SyntaxError, ValueError) as error:
+        raise problem from error
 
 
 def arguments(

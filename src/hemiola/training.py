@@ -29,7 +29,8 @@ from hemiola.job import Job, Timeline, Trace
 from hemiola.kernels.sdca import LOSSES as DUAL_LOSSES
 from hemiola.learning_rate import with_learning_rate
 from hemiola.measure import measured_groups
-from hemiola.objectives import LinearObjective
+from hemiola.objectives import LinearObjective, factorization
+from hemiola.options import parse_call
 from hemiola.partition import Online, Shards, ShuffleSplit, Streamed, Whole
 from hemiola.penalty import with_penalty
 from hemiola.result import Result
@@ -40,6 +41,7 @@ from hemiola.trace import TraceFile
 from hemiola.types import Array
 
 _SAMPLE = 10_000
+FACTORIZATION = "factorization"
 NETWORKS = ("mlp", "mlp2", "alexnet", "alexnet-full", "charlm")
 """Names of :mod:`hemiola.objectives.networks`, known without PyTorch."""
 
@@ -68,8 +70,9 @@ def fit(
 
     ``algorithm``   an :class:`Algorithm`, or the name of a recipe with its defaults;
     ``objective``   an :class:`Objective`, or ``auto``, ``logistic``, ``softmax``, ``squared``,
-                    ``hinge`` (with l2 = 1/n); or a network, ``mlp``, ``mlp(hidden=32)``, ``mlp2``,
-                    ``alexnet``, ``charlm``, ``package.module:factory``;
+                    ``hinge`` (with l2 = 1/n); ``factorization`` of ratings; or a network, ``mlp``,
+                    ``mlp(hidden=32)``, ``mlp2``, ``alexnet``, ``charlm``,
+                    ``package.module:factory``;
     ``data``        a :class:`Dataset`, a pair (X, y), shards on disk (:func:`hemiola.open_shards`),
                     or a stream for online training;
     ``engine``      an :class:`Engine`, or the name of one with its defaults; ``threads`` for
@@ -215,7 +218,7 @@ def _check_engine(algorithm: AnyAlgorithm, engine: Engine) -> None:
 def make_objective(name: str, data: Dataset, l2: float | None = None, l1: float = 0.0) -> Objective:
     """An objective by name; ``auto`` chooses by the targets, and ``logistic`` becomes softmax for
     more than two classes. ``l2=None`` is 1/n, scikit-learn's C = 1, for linear objectives (0 if
-    there is an l1) and 0 for networks."""
+    there is an l1), 0.05 for factorisation and 0 for networks."""
     if is_network(name):
         require("torch", "torch")
         from hemiola.objectives.torch import network
@@ -223,6 +226,8 @@ def make_objective(name: str, data: Dataset, l2: float | None = None, l1: float 
         if l1:
             raise OptionError("networks have no L1 penalty; leave l1 out.")
         return network(name, data, 0.0 if l2 is None else l2)
+    if is_factorization(name):
+        return _factorization(name, data, l2, l1)
     if name in ("auto", "logistic") and data.n_classes > 2:
         name = "softmax"
     elif name == "auto":
@@ -230,6 +235,24 @@ def make_objective(name: str, data: Dataset, l2: float | None = None, l1: float 
     if l2 is None:
         l2 = 0.0 if l1 else 1 / len(data)
     return LinearObjective(name, l2, l1=l1)  # type: ignore[arg-type]
+
+
+def is_factorization(name: str) -> bool:
+    """Whether an objective's name means matrix factorisation, of ratings.
+
+    >>> is_factorization("factorization(rank=8)"), is_factorization("squared")
+    (True, False)
+    """
+    return name.partition("(")[0] == FACTORIZATION
+
+
+def _factorization(name: str, data: Dataset, l2: float | None, l1: float) -> Objective:
+    if l1:
+        raise OptionError(f"{FACTORIZATION} has no L1 penalty; leave l1 out.")
+    sizes = parse_call(name)[1]
+    if unknown := sizes.keys() - {"rank"}:
+        raise OptionError(f"{FACTORIZATION} has a rank, no {', '.join(sorted(unknown))}.")
+    return factorization(data, **sizes) if l2 is None else factorization(data, **sizes, l2=l2)
 
 
 def is_network(name: str) -> bool:

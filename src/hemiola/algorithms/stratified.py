@@ -76,8 +76,8 @@ class Stratified:
     def prepare(self, work: Work) -> Plan:
         if not isinstance(work.objective, MatrixFactorization):
             raise OptionError(
-                "stratified is for matrix factorisation (hemiola.objectives.factorization); for "
-                "linear models use tiered or sdca."
+                "stratified is for matrix factorisation (hemiola.objectives.factorization, on the "
+                "command line --objective factorization); for linear models use tiered or sdca."
             )
         if self.blocks < work.threads:
             raise OptionError(

@@ -41,8 +41,9 @@ Objective = Annotated[
     str,
     Option(
         help="auto, logistic, softmax, squared or hinge loss of a linear model; auto looks at the "
-        "targets. Or a network: mlp, 'mlp(hidden=32)', mlp2, alexnet, charlm, or a function "
-        "package.module:factory that makes one."
+        "targets. Or factorization of ratings, 'factorization(rank=8)'. Or a network: mlp, "
+        "'mlp(hidden=32)', mlp2, alexnet, charlm, or a function package.module:factory that makes "
+        "one."
     ),
 ]
 L1 = Annotated[float, Option(help="L1 regularisation, for algorithms with a proximal step (admm).")]

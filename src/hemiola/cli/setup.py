@@ -11,7 +11,7 @@ import numpy as np
 from hemiola.algorithm import AnyAlgorithm, SharedMemoryAlgorithm
 from hemiola.callbacks import Callback, EarlyStopping, TargetLoss, TimeLimit
 from hemiola.contracts import Engine, Objective
-from hemiola.data import DiskShards, Standardizer, load, open_shards, split
+from hemiola.data import DiskShards, Standardizer, load, open_shards, read_ratings, split
 from hemiola.data.manifest import is_shards
 from hemiola.dataset import Dataset
 from hemiola.engines import engine_class
@@ -29,7 +29,15 @@ from hemiola.engines.simulator import (
 from hemiola.errors import CheckpointError, DataError, OptionError, nearest
 from hemiola.faults import Faults, check_faults, parse_fault
 from hemiola.options import Choices, arguments, parse_options, unknown_option
-from hemiola.training import NETWORKS, is_network, make_objective, source_of, usual_engine
+from hemiola.training import (
+    FACTORIZATION,
+    NETWORKS,
+    is_factorization,
+    is_network,
+    make_objective,
+    source_of,
+    usual_engine,
+)
 
 OBJECTIVES = ("auto", "logistic", "softmax", "squared", "hinge")
 ROUNDS = 300
@@ -160,8 +168,10 @@ def prepare(setup: Setup, from_disk: bool = False) -> Prepared:
 
     Shards are loaded into memory, unless they may be used ``from_disk``.
     """
+    if is_factorization(setup.objective):
+        return _prepare_ratings(setup)
     if setup.objective not in OBJECTIVES and not is_network(setup.objective):
-        hint = nearest(setup.objective, (*OBJECTIVES, *NETWORKS))
+        hint = nearest(setup.objective, (*OBJECTIVES, FACTORIZATION, *NETWORKS))
         raise OptionError(f"there is no objective {setup.objective!r}; {hint}")
     if from_disk and is_shards(setup.data):
         return _prepare_shards(setup)
@@ -173,6 +183,23 @@ def prepare(setup: Setup, from_disk: bool = False) -> Prepared:
     objective = make_objective(setup.objective, train, setup.l2, setup.l1 or 0.0)
     objective.check(train)
     return Prepared(train, test, standardizer, objective)
+
+
+def _prepare_ratings(setup: Setup) -> Prepared:
+    """A table of user, item and rating. All its users and items get factors, also those of whom
+    all ratings are held out."""
+    if setup.label is not None or setup.test_data is not None:
+        raise OptionError(
+            "ratings are a table of user, item and rating, of which a share is held out with "
+            "--test-size; leave out --label and --test-data."
+        )
+    data = read_ratings(setup.data).data
+    train, test = (
+        (data, None) if not setup.test_size else split(data, setup.test_size, setup.split_seed)
+    )
+    whole: Any = make_objective(setup.objective, data, setup.l2, setup.l1 or 0.0)
+    objective = replace(whole, mean=float(train.y.mean()))
+    return Prepared(train, test, None, objective)
 
 
 def _prepare_shards(setup: Setup) -> Prepared:

@@ -10,7 +10,6 @@ A network is named with its sizes, ``mlp(inputs=64, classes=10, hidden=32)``. ``
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -24,6 +23,7 @@ from torch import nn
 from hemiola.dataset import Dataset
 from hemiola.errors import DataError, OptionError, nearest
 from hemiola.objectives._net import seeded
+from hemiola.options import parse_call
 from hemiola.types import Array
 
 
@@ -145,32 +145,13 @@ def build(text: str, seed: int = 0) -> Built:
     >>> sum(p.numel() for p in build("mlp(inputs=4, classes=3, hidden=2)").module.parameters())
     19
     """
-    name, sizes = parse(text)
+    name, sizes = parse_call(text)
     if name not in NETWORKS:
         raise OptionError(f"there is no network {name!r}; {nearest(name, NETWORKS)}")
     network = NETWORKS[name]
     check_sizes(name, network.make, sizes)
     with seeded(seed):
         return Built(network.make(**sizes), network.shape, text)
-
-
-def parse(text: str) -> tuple[str, dict[str, Any]]:
-    """A name and its sizes.
-
-    >>> parse("mlp(hidden=32)"), parse("mine.nets:small")
-    (('mlp', {'hidden': 32}), ('mine.nets:small', {}))
-    """
-    name, bracket, rest = text.strip().partition("(")
-    if not bracket:
-        return name, {}
-    problem = OptionError(f"{text!r} is no network; write its sizes as in mlp(hidden=32).")
-    try:
-        call = ast.parse(f"f({rest}", mode="eval").body
-        if not isinstance(call, ast.Call) or call.args:
-            raise problem
-        return name.strip(), {key.arg or "": ast.literal_eval(key.value) for key in call.keywords}
-    except (SyntaxError, ValueError) as error:
-        raise problem from error
 
 
 def check_sizes(name: str, make: Callable[..., Any], sizes: Mapping[str, Any]) -> None:
@@ -190,7 +171,7 @@ def check_sizes(name: str, make: Callable[..., Any], sizes: Mapping[str, Any]) -
 def module_for(text: str, inputs: int, outputs: int) -> Any:
     """What ``--objective`` names, for data of these sizes: a full name of the zoo, or what a
     function ``package.module:factory`` returns for ``inputs``, ``classes`` and the sizes given."""
-    name, sizes = parse(text)
+    name, sizes = parse_call(text)
     sizes = {"inputs": inputs, "classes": outputs, **sizes}
     if name in NETWORKS:
         return f"{name}({', '.join(f'{key}={value!r}' for key, value in sizes.items())})"
