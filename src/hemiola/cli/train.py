@@ -64,12 +64,12 @@ class Run:
 
 def train(setup: Setup, run: Run) -> None:
     """Train, show and write what was asked for."""
+    run.check()
     algorithms = build_algorithms([run.algorithm], run.options)
     setup = setup.with_engine(algorithms.values())
     engine = build_engine(setup.engine_name, setup.engine_options)
     leads = bool(getattr(engine, "leads", True))
     run = run if leads else run.silent()
-    run.check()
     setup.befalling()
     refuse_unsupported(algorithms, engine)
     prepared = prepare(setup, from_disk=may_stream(algorithms[run.algorithm]))
