@@ -93,13 +93,14 @@ def _kill(pid: int) -> None:
 
 
 def command(algorithm: str, directory: Path, under_torchrun: bool, *more: str) -> list[str]:
-    start = [sys.executable]
+    start = [sys.executable, "-m", "hemiola"]
     if under_torchrun:
         ranks = "2" if algorithm == "ssgd" else "3"
-        start += ["-m", "torch.distributed.run", "--nnodes", "1", "--rdzv-backend", "c10d",
-                  "--rdzv-endpoint", "127.0.0.1:0", "--nproc-per-node", ranks]  # fmt: skip
+        start = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "1", "--rdzv-backend",
+                 "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--nproc-per-node", ranks, "-m", "--",
+                 "hemiola"]  # fmt: skip
     return [
-        *start, "-m", "hemiola", "train", "breast_cancer", "--algorithm", algorithm, "--engine",
+        *start, "train", "breast_cancer", "--algorithm", algorithm, "--engine",
         "torchrun", "--workers", "2", "--rounds", str(ROUNDS), "--eval-every", str(EVERY),
         "-e", "timeout=20", "--checkpoint", str(directory / "kept"), "--log",
         str(directory / "log"), "--json", str(directory / "result"), *more,
