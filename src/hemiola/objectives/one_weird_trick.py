@@ -43,7 +43,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -51,8 +50,8 @@ from torch import nn
 
 from hemiola.errors import OptionError
 from hemiola.objectives._exchange import Exchange, gathered, shared
+from hemiola.objectives._masks import Masks
 from hemiola.objectives.split import columns, cut
-from hemiola.rng import stream
 
 Scheme = Literal["a", "b", "c"]
 Update = Callable[[Iterable[Any]], None]
@@ -84,28 +83,6 @@ def turns(scheme: Scheme, workers: int, samples: int) -> list[list[slice]]:
         )
     share = samples // workers
     return [[slice(t * share, (t + 1) * share)] * workers for t in range(workers)]
-
-
-@dataclass(frozen=True)
-class Masks:
-    """Dropout of one step: the masks of all ``total`` samples' units, of which a turn takes rows.
-
-    ``samples`` are the numbers of a turn's samples, ``seed`` that of the step; None: no dropout.
-    """
-
-    seed: int | None
-    total: int
-    samples: Sequence[int]
-
-    def drop(self, x: Any, layer: int, p: float, sizes: Sequence[int], rank: int) -> Any:
-        """A layer's units (m, n_j), those of worker ``rank``, or all (m, n) if it has no sizes."""
-        if self.seed is None:
-            return x
-        sizes, rank = (sizes, rank) if sizes else ([x.shape[1]], 0)
-        drawn = stream(self.seed, "dropout", layer, 0).random((self.total, sum(sizes)))
-        first = sum(sizes[:rank])
-        kept = drawn[list(self.samples), first : first + sizes[rank]] >= p
-        return x * torch.from_numpy(kept).to(x) / (1 - p)
 
 
 class Sliced(nn.Module):
