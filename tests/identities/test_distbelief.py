@@ -1,0 +1,61 @@
+"""DistBelief: with one partition Downpour, with more the same but for rounding."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hemiola.algorithm import MiniBatch
+from hemiola.algorithms import downpour, sandblaster
+from hemiola.algorithms.distbelief import distbelief, over_machines
+from hemiola.dataset import Batch
+from hemiola.errors import OptionError
+from hemiola.objectives import logistic
+from hemiola.objectives.partitioned import partitioned
+from hemiola.optim import Adagrad
+
+OPTIONS = {"n_push": 2, "n_fetch": 4, "optimizer": Adagrad(0.3), "lr": 0.1, "batch": MiniBatch(4)}
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_one_partition_is_downpour_to_the_bit(two_classes, traced, shards):
+    _, plain = traced(downpour(**OPTIONS), two_classes(), 30)
+    _, model = traced(distbelief(1, shards, **OPTIONS), two_classes(), 30)
+    assert (model == plain).all()
+
+
+def test_more_partitions_are_downpour_but_for_rounding(two_classes, traced):
+    _, plain = traced(downpour(**OPTIONS), two_classes(), 30)
+    _, model = traced(distbelief(3, 2, **OPTIONS), two_classes(), 30)
+    np.testing.assert_allclose(model, plain, rtol=1e-9, atol=1e-12)
+    assert np.abs(model).max() > 0.01
+
+
+def test_sandblaster_drives_partitioned_replicas(two_classes, traced):
+    _, plain = traced(sandblaster(3, 2), two_classes(), 24)
+    _, model = traced(over_machines(sandblaster(3, 2), 2), two_classes(), 24)
+    np.testing.assert_allclose(model, plain, rtol=1e-7, atol=1e-10)
+    assert np.abs(model).max() > 0.01
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+def test_a_partitioned_network_has_the_gradient_of_the_whole_in_its_order(two_classes, parts):
+    pytest.importorskip("torch")
+    from hemiola.objectives import Torch
+
+    data = two_classes()
+    whole = Torch(f"mlp2(inputs={data.n_features}, classes=3, hidden=5, hidden2=4)", l2=0.1)
+    w = whole.init(data, np.random.default_rng(0)).astype(np.float64)
+    split = partitioned(whole, parts)
+    expected = whole.grad(w, Batch(data))
+    np.testing.assert_allclose(split.grad(w, Batch(data)), expected, rtol=1e-11, atol=1e-13)
+
+
+def test_one_part_is_the_objective_itself():
+    objective = logistic()
+    assert partitioned(objective, 1) is objective
+
+
+def test_what_cannot_be_split_is_refused():
+    with pytest.raises(OptionError, match="cannot be split over 2 machines"):
+        partitioned(object(), 2)
