@@ -19,8 +19,11 @@ n_push, n_fetch      as in :mod:`hemiola.algorithms.downpour`
 ===================  =================================================
 
 With one partition it is Downpour, bit for bit; with more, but for rounding. A replica's machines
-are the devices of its worker's process. In the paper each machine talks only to the shards that
-hold its parameters; here its worker sends their gradients as one message, of as many bytes.
+are parts of its worker's process, which take turns: they show what is computed and sent where, and
+save neither time nor memory. Over ranks that work at the same time, a network is split by
+:mod:`hemiola.objectives.one_weird_trick` and :mod:`hemiola.objectives.pipeline`. In the paper each
+machine talks only to the shards that hold its parameters; here its worker sends their gradients as
+one message, of as many bytes.
 """
 
 from __future__ import annotations
@@ -35,6 +38,8 @@ from hemiola.algorithm import Algorithm, MiniBatch, Task
 from hemiola.algorithms.downpour import downpour
 from hemiola.component import component
 from hemiola.contracts import Local, LocalOptimizer, Objective, Partition
+from hemiola.errors import OptionError
+from hemiola.local import Accumulate, Gradient, LocalSteps, Portion
 from hemiola.objectives.partitioned import partitioned
 from hemiola.optim import Adagrad
 from hemiola.partition import ShuffleSplit
@@ -45,16 +50,38 @@ PAPER = "Dean et al., NIPS 2012"
 
 @component
 class Replica:
-    """A worker whose model is split over ``partitions`` machines; ``local`` is what it does."""
+    """A worker whose model is split over ``partitions`` machines; ``local`` is what it does.
+
+    Raises :class:`~hemiola.errors.OptionError` for a ``local`` that does more than to follow the
+    objective's gradients.
+    """
 
     local: Local
     partitions: Annotated[int, Ge(1)] = 2
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_split", {})
+        if not isinstance(self.local, Accumulate | Gradient | LocalSteps | Portion):
+            raise OptionError(
+                f"{type(self.local).__name__} cannot be split over machines; workers that only "
+                "follow gradients can, as those of downpour, asgd and sandblaster."
+            )
+        object.__setattr__(self, "_made", None)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_split": {}}
+        return {**self.__dict__, "_made": None}
+
+    @property
+    def optimizer(self) -> Any:
+        """The local part's, if it has one; likewise its mini-batch and its number of steps."""
+        return getattr(self.local, "optimizer")  # noqa: B009
+
+    @property
+    def batch(self) -> Any:
+        return getattr(self.local, "batch")  # noqa: B009
+
+    @property
+    def steps(self) -> Any:
+        return getattr(self.local, "steps")  # noqa: B009
 
     def init(self, w0: Array) -> State:
         return self.local.init(w0)
@@ -63,12 +90,12 @@ class Replica:
         return self.local.work(state, down, replace(task, objective=self._over(task.objective)))
 
     def _over(self, objective: Objective) -> Objective:
-        """The objective over the machines, made once; the whole is kept as long as its parts."""
-        kept: dict[int, Any] = self._split  # type: ignore[attr-defined]
-        if id(objective) not in kept:
-            kept[id(objective)] = objective, partitioned(objective, self.partitions)
-        found: Objective = kept[id(objective)][1]
-        return found
+        """The objective over the machines, made once a run."""
+        made: tuple[Objective, Objective] | None = self._made  # type: ignore[attr-defined]
+        if made is None or made[0] is not objective:
+            made = objective, partitioned(objective, self.partitions)
+            object.__setattr__(self, "_made", made)
+        return made[1]
 
 
 def over_machines(algorithm: Algorithm, partitions: int) -> Algorithm:
