@@ -29,16 +29,15 @@ import torch.distributed as dist
 import torch.multiprocessing
 
 import hemiola
-from hemiola.objectives._exchange import Exchange
 from hemiola.objectives.networks import build
-from hemiola.objectives.one_weird_trick import Trick
+from hemiola.objectives.one_weird_trick import Exchange, Trick
 from hemiola.objectives.pipeline import Pipeline
 from hemiola.planner import Machine, Step, plan
 
 QUICK = bool(os.environ.get("HEMIOLA_QUICK"))
-WORKERS, BATCH, MICRO = 2, 128, 8
+WORKERS, MICRO = 2, 8
 RATE, MOMENTUM, DECAY = 0.03, 0.9, 5e-4
-MEMORY = 0.5e6  # bytes of a worker, for each kernel of conv1
+MEMORY = 8e3  # bytes of a worker, for each kernel of conv1 and sample of a step
 
 
 def images(directory: Path, part: str) -> tuple[Any, Any]:
@@ -99,10 +98,10 @@ class Tricked:
 HOW = {"pipeline": Piped, "trick": Tricked}
 
 
-def batches(samples: int, epoch: int) -> Iterator[Any]:
+def batches(samples: int, size: int, epoch: int) -> Iterator[Any]:
     """Row numbers; all processes draw the same."""
     order = torch.from_numpy(np.random.default_rng(epoch).permutation(samples))
-    yield from order[: samples // BATCH * BATCH].split(BATCH)
+    yield from order[: samples // size * size].split(size)
 
 
 def accuracy(network: Any, parameters: list[Any], x: Any, y: Any) -> float:
@@ -124,14 +123,14 @@ def work(rank: int, given: argparse.Namespace, cuts: list[int], store: str) -> N
     (x, y), test = parts
     network = build(f"alexnet(width={given.width})", seed=0).module
     own = HOW[given.how](network, cuts)
-    steps = given.epochs * (len(y) // BATCH)
+    steps = given.epochs * (len(y) // given.batch)
     optimizer = torch.optim.SGD(own.parameters, lr=RATE, momentum=MOMENTUM, weight_decay=DECAY)
     slower = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda t: min(1, (t + 1) / 50) * (1 + math.cos(math.pi * t / steps)) / 2
     )
     start, seed = perf_counter(), 0
     for epoch in range(given.epochs):
-        for rows in batches(len(y), epoch):
+        for rows in batches(len(y), given.batch, epoch):
             own.gradients(x[rows], y[rows], seed)
             optimizer.step()
             slower.step()
@@ -148,11 +147,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="directory with Fashion-MNIST's files")
     parser.add_argument("--how", choices=HOW, default="pipeline")
     parser.add_argument("--epochs", type=int)
+    parser.add_argument("--batch", type=int, help="samples in a step; fewer where data are few")
     parser.add_argument("--width", type=int, default=4 if QUICK else 16, help="kernels of conv1")
     given = parser.parse_args()
-    given.epochs = given.epochs or (3 if QUICK else 6 if given.data else 20)
+    given.epochs = given.epochs or (1 if QUICK else 6 if given.data else 20)
+    given.batch = given.batch or (128 if given.data else 32)
     network = build(f"alexnet(width={given.width})").module
-    memory, step = MEMORY * given.width, Step(BATCH, MICRO)
+    memory, step = MEMORY * given.width * given.batch, Step(given.batch, MICRO)
     found = plan(network, (1, 28, 28), memory, WORKERS, step, Machine(1e10, 1e9))
     if given.how == "pipeline":
         print(f"cut before layer {found.cuts[0]}: {found.sent / 1e6:.2f} MB sent a step")
