@@ -30,6 +30,7 @@ SMALL = {
     "eamsgd-async": {"period": 3},
     "downpour": {"n_push": 2, "n_fetch": 4},
     "sandblaster": {"portions": 3},
+    "distbelief": {"n_push": 2, "n_fetch": 4},
     "hybrid": {"batch_size": 8},
     "admm": {"stopping.absolute": 0, "stopping.relative": 0},
     "admm-sharing": {"stopping.absolute": 0, "stopping.relative": 0},

@@ -7,6 +7,7 @@ transcription of a paper follows the same order with its own server, snapshots a
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from itertools import islice
@@ -108,3 +109,39 @@ def same():
 def apart():
     """The largest difference of two arrays."""
     return lambda a, b: float(np.abs(np.asarray(a) - np.asarray(b)).max())
+
+
+def _ends(workers):
+    """Real ends of gloo groups, one a thread, that find each other in this process."""
+    from datetime import timedelta
+
+    import torch.distributed as dist
+
+    from hemiola.objectives._exchange import Exchange
+
+    store = dist.HashStore()
+
+    def end(rank):
+        if workers == 1:
+            return Exchange()
+        options = dist.ProcessGroupGloo._Options()
+        options._timeout = timedelta(seconds=120)
+        options._devices = [dist.ProcessGroupGloo.create_device(hostname="127.0.0.1")]
+        return Exchange(dist.ProcessGroupGloo(store, rank, workers, options))
+
+    return end
+
+
+@pytest.fixture(scope="session")
+def parallel():
+    """(workers, work) -> what ``work(exchange)`` returns on each of so many threads."""
+    torch = pytest.importorskip("torch")
+
+    def run(workers, work):
+        torch.set_num_threads(1)
+        end = _ends(workers)
+        with ThreadPoolExecutor(workers) as pool:
+            futures = [pool.submit(lambda k=k: work(end(k))) for k in range(workers)]
+            return [future.result() for future in futures]
+
+    return run

@@ -22,7 +22,8 @@ from hemiola.partition import Online, Shards
 from hemiola.training import fit
 
 MARGIN = 1.05
-LOCAL = {"downpour": 2, "ditto": 2, "post-local-sgd": 2}  # optimisers without a rate, if not one
+# optimisers without a rate, if not one
+LOCAL = {"downpour": 2, "distbelief": 2, "ditto": 2, "post-local-sgd": 2}
 SERVER = {"fedadam": [0.03], "diloco": [0.7], "streaming-diloco": [0.7]}  # rates of their own
 
 WITHOUT_RATE = ("sandblaster", "cocoa", "admm", "admm-sharing", "admm-async")
@@ -200,7 +201,8 @@ def test_every_recipe_gets_a_rate_and_given_rates_are_kept(two_classes, name, sh
     local, server = LOCAL.get(name, 1), SERVER.get(name, [])
     assert rates_of(build(name, sharded)) == [None] * local + server
     assert all(rate > 0 for rate in rates_of(filled(name, data, logistic(), **sharded)))
-    two = {"optimizer.lr": 0.123} if name == "downpour" else {}  # replicas have a rate and servers
+    both = ("downpour", "distbelief")  # replicas have a rate and servers
+    two = {"optimizer.lr": 0.123} if name in both else {}
     given = build(name, {"lr": 0.123, **two, **sharded})
     assert rates_of(given) == [0.123] * local + server
     source = Shards(data, given.partition, 4, 0)
@@ -211,6 +213,8 @@ def test_one_given_rate_of_two_is_kept_and_the_other_filled_in(two_classes):
     data = two_classes()
     assert rates_of(filled("downpour", data, logistic(), lr=0.123)) == [0.123, 0.1]
     replica, server = rates_of(filled("downpour", data, logistic(), optimizer__lr=0.123))
+    split = filled("distbelief", data, logistic(), optimizer__lr=0.123)
+    assert rates_of(split) == [replica, server], "the split changes nothing"
     assert replica > 0 and server == 0.123
 
 

@@ -12,6 +12,7 @@ from hemiola.algorithms.cocoa import cocoa
 from hemiola.algorithms.cyclades import cyclades
 from hemiola.algorithms.dc_asgd import dc_asgd
 from hemiola.algorithms.diloco import diloco
+from hemiola.algorithms.distbelief import distbelief
 from hemiola.algorithms.ditto import ditto
 from hemiola.algorithms.downpour import downpour
 from hemiola.algorithms.easgd import eamsgd, easgd
@@ -44,6 +45,7 @@ __all__ = [
     "cyclades",
     "dc_asgd",
     "diloco",
+    "distbelief",
     "ditto",
     "downpour",
     "eamsgd",

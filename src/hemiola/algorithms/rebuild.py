@@ -27,6 +27,7 @@ from hemiola.algorithms.admm_sharing import Assemble, Block
 from hemiola.algorithms.bmuf_adam import MomentsAhead
 from hemiola.algorithms.cyclades import Cyclades
 from hemiola.algorithms.dc_asgd import DelayCompensated
+from hemiola.algorithms.distbelief import Replica
 from hemiola.algorithms.ditto import Personalized
 from hemiola.algorithms.easgd_async import ElasticExchange
 from hemiola.algorithms.hogwild import Hogwild
@@ -71,6 +72,7 @@ _OTHERS: tuple[type, ...] = (
     MomentsAhead,
     Personalized,
     PostLocal,
+    Replica,
     Revise,
     SlowMomentum,
     Steps,

@@ -42,6 +42,8 @@ from hemiola.algorithms.dc_asgd import PAPER as DC_ASGD
 from hemiola.algorithms.dc_asgd import dc_asgd
 from hemiola.algorithms.diloco import PAPER as DILOCO
 from hemiola.algorithms.diloco import diloco
+from hemiola.algorithms.distbelief import PAPER as DISTBELIEF
+from hemiola.algorithms.distbelief import distbelief
 from hemiola.algorithms.ditto import PAPER as DITTO
 from hemiola.algorithms.ditto import ditto
 from hemiola.algorithms.downpour import PAPER as DOWNPOUR
@@ -147,6 +149,7 @@ _ALL = (
     Recipe("dc-asgd", dc_asgd, DC_ASGD),
     Recipe("downpour", downpour, DOWNPOUR),
     Recipe("sandblaster", sandblaster, SANDBLASTER),
+    Recipe("distbelief", distbelief, DISTBELIEF),
     Recipe("cocoa", cocoa, COCOA),
     Recipe("hybrid", hybrid, HYBRID),
 )

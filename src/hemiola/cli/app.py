@@ -266,6 +266,54 @@ def advise(
 
 
 @app.command(
+    epilog=_examples(
+        "hemiola plan --objective alexnet --memory 5MB --workers 2",
+        "hemiola plan --objective alexnet-full --memory 1GB --workers 4 --optimizer adam",
+        "hemiola plan --objective 'mlp2(inputs=784, classes=10, hidden=4096)' --memory 30MB "
+        "--flops 1e12 --bandwidth 1e9",
+    )
+)
+@_plain_errors
+def plan(
+    objective: Annotated[
+        str,
+        Option(
+            help="A network, a sequence of layers: alexnet, alexnet-full, "
+            "'mlp(inputs=784, classes=10)', 'package.module:factory(inputs=784, classes=10)'."
+        ),
+    ],
+    memory: Annotated[str, Option(help="Of each worker: 50MB, 1.5GB, 2GiB.")],
+    workers: Annotated[int, Option(min=1, help="Number of workers, at most.")] = 4,
+    batch_size: Annotated[int, Option(min=1, help="Samples in a step.")] = 128,
+    microbatches: Annotated[
+        int | None,
+        Option(min=1, help="Parts of a step.", show_default="at least four times the workers"),
+    ] = None,
+    schedule: Annotated[str, Option(help="1f1b or gpipe.")] = "1f1b",
+    optimizer: Annotated[
+        str, Option(help="Whose state needs memory, too: sgd, heavy-ball, adam, ...")
+    ] = "heavy-ball",
+    flops: Annotated[
+        float | None, Option(help="Operations a second of a worker.", show_default="measured")
+    ] = None,
+    bandwidth: Annotated[
+        float | None, Option(help="Bytes a second between workers.", show_default="measured")
+    ] = None,
+    json: flags.Json = None,
+) -> None:
+    """Cut a network for workers of little memory, and predict the time of a step.
+
+    The fastest pipeline that fits: its cut, its memory, the bytes that it sends.
+    """
+    from hemiola.cli.plan import Wanted, run_plan
+
+    run_plan(
+        Wanted(objective, memory, workers, batch_size, microbatches, schedule, optimizer, flops,
+               bandwidth, json)
+    )  # fmt: skip
+
+
+@app.command(
     epilog=_examples("hemiola algorithms", "hemiola algorithms bmuf", "hemiola algorithms --json")
 )
 @_plain_errors
