@@ -26,8 +26,8 @@ from hemiola.component import component
 from hemiola.data import BlockStream
 from hemiola.dataset import make_dataset
 from hemiola.engines._spark_rounds import block_of
-from hemiola.engines._spark_session import context
 from hemiola.engines.spark import Spark
+from hemiola.engines.spark import session as open_session
 from hemiola.errors import DataError, OptionError, UnsupportedError, WorkersLostError
 from hemiola.faults import Slow
 from hemiola.job import Job
@@ -62,7 +62,7 @@ def session():
         filter(None, PARTS)
     )  # its processes import this file
     try:
-        with context("local[2]", ("spark.task.maxFailures=4",)) as spark:
+        with open_session("local[2]") as spark:
             yield spark
     finally:
         if before is None:

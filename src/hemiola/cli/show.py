@@ -46,8 +46,8 @@ def show_algorithms(json: bool) -> None:
 def _where(some: list[str], everything: list[str]) -> str:
     """Engines in few words.
 
-    >>> _where(["a", "b"], ["a", "b"]), _where(["a", "b"], ["a", "b", "c"]), _where(["a"], ["a", "b"])
-    ('all', 'all but c', 'a')
+    >>> _where(["a", "b"], ["a", "b"]), _where(["a", "b"], ["a", "b", "c"])
+    ('all', 'all but c')
     """
     others = [name for name in everything if name not in some]
     if not others:

@@ -19,9 +19,9 @@ installed on every host.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing
-from typing import Annotated, ClassVar
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge
 
@@ -34,6 +34,21 @@ from hemiola.job import Event, Job
 from hemiola.types import State
 
 
+@contextmanager
+def session(master: str | None = None, conf: Sequence[str] = ()) -> Iterator[Any]:
+    """A ``SparkContext`` for several runs: the active one, or one that ends with the block.
+
+    Raises :class:`~hemiola.errors.MissingExtraError` without the extra,
+    :class:`~hemiola.errors.OptionError` for settings that are none or come too late, and
+    :class:`~hemiola.errors.UnsupportedError` when Spark does not start.
+    """
+    require("pyspark", "spark")
+    from hemiola.engines._spark_session import context
+
+    with context(master, conf) as spark:
+        yield spark
+
+
 @component
 class Spark:
     """Jobs of Apache Spark; needs the extra ``spark``.
@@ -43,6 +58,12 @@ class Spark:
     ``partitions``  tasks a round; None: as many as run at once, and no more than workers;
     ``conf``        settings of a session started here, such as ``spark.driver.memory=4g``,
                     separated by commas.
+
+    >>> from hemiola.training import fit
+    >>> fit("asgd", "logistic", None, engine=Spark(master="local[2]"))  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    hemiola.errors.UnsupportedError: engine spark has no asynchronous discipline, ...
     """
 
     name: ClassVar[str] = "spark"
@@ -61,10 +82,9 @@ class Spark:
 
     def _rounds(self, job: Job, resume: State | None) -> Iterator[Event]:
         from hemiola.engines._spark_rounds import Rounds
-        from hemiola.engines._spark_session import context
 
         with (
-            context(self.master, self.conf) as spark,
+            session(self.master, self.conf) as spark,
             closing(Rounds(job, spark, self.partitions)) as executor,
         ):
             yield from drive(job, executor, resume)
