@@ -20,7 +20,6 @@ from scipy import sparse
 pytest.importorskip("pyspark")
 
 from hemiola.algorithms.registry import RECIPES, build
-from hemiola.callbacks import Callback
 from hemiola.communicate import Synchronous
 from hemiola.component import component
 from hemiola.data import BlockStream
@@ -146,33 +145,14 @@ def test_a_checkpoint_of_it_is_continued_by_serial_and_the_other_way_round(sessi
 # One job a round
 
 
-class Counted(Callback):
-    """The jobs of a round, by Spark's own books."""
-
-    def __init__(self, spark):
-        self._spark = spark
-        self.stages = []
-
-    def on_update(self, event):
-        tracker = self._spark.statusTracker()
-        group = next(g for g in _groups(self._spark) if g.startswith("hemiola-"))
-        jobs = [tracker.getJobInfo(number) for number in tracker.getJobIdsForGroup(group)]
-        self.stages.append([len(job.stageIds) for job in jobs if job is not None])
-
-
-def _groups(spark):
-    found = spark._jsc.sc().statusStore().jobsList(None)
-    for i in range(found.size()):
-        group = found.apply(i).jobGroup()
-        if group.isDefined():
-            yield group.get()
-
-
 def test_a_round_is_one_job_of_one_stage_and_the_lineage_does_not_grow(session):
-    counted = Counted(session)
-    trained("easgd", "spark", rounds=8, callbacks=[counted])
-    assert [len(jobs) for jobs in counted.stages] == list(range(1, 9))
-    assert set(counted.stages[-1]) == {1}
+    java = session._jsc.sc()
+    before = java.dagScheduler().numTotalJobs()
+    trained("easgd", "spark", rounds=8)
+    jobs = range(before, java.dagScheduler().numTotalJobs())
+    assert len(jobs) == 8
+    java.listenerBus().waitUntilEmpty()
+    assert [len(session.statusTracker().getJobInfo(number).stageIds) for number in jobs] == [1] * 8
 
 
 def test_a_partition_has_the_rows_of_its_workers_and_no_others():
