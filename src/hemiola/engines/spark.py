@@ -59,11 +59,9 @@ class Spark:
     ``conf``        settings of a session started here, such as ``spark.driver.memory=4g``,
                     separated by commas.
 
-    >>> from hemiola.training import fit
-    >>> fit("asgd", "logistic", None, engine=Spark(master="local[2]"))  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-        ...
-    hemiola.errors.UnsupportedError: engine spark has no asynchronous discipline, ...
+    >>> from hemiola.algorithms.registry import build
+    >>> type(build("asgd").communicate) in Spark(master="local[2]").supports
+    False
     """
 
     name: ClassVar[str] = "spark"
