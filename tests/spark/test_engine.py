@@ -264,7 +264,7 @@ def test_faults_are_refused():
 def test_what_arrives_here_cannot_be_sent(session):
     blocks = ((np.eye(4), [0, 1, 0, 1]) for _ in range(1000))
     arriving = BlockStream(blocks, n_features=4, classes=[0, 1], held_out=8)
-    with pytest.raises(UnsupportedError, match="engine spark cannot send this job"):
+    with pytest.raises(OptionError, match="arrives in one process; use engine serial"):
         trained(algorithm("ssgd", lr=0.1, batch_size=2), "spark", on=arriving)
 
 
