@@ -29,6 +29,9 @@ _ATTEMPTS = 4
 _GRACE = 10.0
 """Seconds that the Java process may take to end."""
 
+_SHORT = 50
+"""Characters of a directory in which sockets can be made, whose whole names may have 107."""
+
 _JAVA = """#!/bin/sh
 # The launcher asks for a module that this runtime lacks and that Spark can do without.
 for word do
@@ -120,6 +123,9 @@ def _conf(master: str, given: Mapping[str, str], place: Path) -> SparkConf:
         settings |= {
             "spark.driver.host": "127.0.0.1",
             "spark.driver.bindAddress": "127.0.0.1",
+        }
+    if master.startswith("local") and len(str(place)) < _SHORT:
+        settings |= {
             "spark.python.unix.domain.socket.enabled": "true",
             "spark.python.unix.domain.socket.dir": str(place),
         }
