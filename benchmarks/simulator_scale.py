@@ -44,7 +44,7 @@ class Stopwatch(Callback):
         self.first = self.last = (0, 0.0)
 
     def on_update(self, event: Event) -> None:
-        now = (event.step * len(event.workers), process_time())
+        now = (event.ledger.pieces, process_time())
         self.first = self.first if self.first[0] else now
         self.last = now
 

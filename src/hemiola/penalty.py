@@ -94,7 +94,8 @@ def with_penalty(algorithm: AnyAlgorithm, objective: Objective, data: Dataset) -
 
 
 def _is_proximal(algorithm: Algorithm) -> bool:
-    return any(isinstance(part, Proximal) for part in (algorithm.local, algorithm.aggregate))
+    parts = (getattr(algorithm, "local", None), algorithm.aggregate)
+    return any(isinstance(part, Proximal) for part in parts)
 
 
 def _fill(algorithm: Any, penalty: Penalty) -> Any:

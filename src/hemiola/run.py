@@ -189,7 +189,7 @@ class Run:
                         if self.checkpoint.writes:
                             self.checkpoint.save(event.snapshot(), self.history, self.best)
                         self.kept = True
-                if (stop or reason) and isinstance(self.job.algorithm.local, Personal):
+                if (stop or reason) and isinstance(_local_of(self.job), Personal):
                     self._keep_personal(event.snapshot())
                 if interrupted.is_set() and not last:
                     self._interrupt(at / plan.per_round)
@@ -255,11 +255,12 @@ class Run:
 
     def _keep_personal(self, snapshot: State | None) -> None:
         """The workers' own models (K, d), if they have such; of who never worked, the start."""
-        local = self.job.algorithm.local
-        if snapshot is None or not isinstance(local, Personal):
+        local = _local_of(self.job)
+        own = local if isinstance(local, Personal) else None
+        if snapshot is None or own is None:
             return
         states = [local.init(self.job.w0) if s is None else s for s in snapshot["workers"]]
-        self.personal = np.array([local.own_model(state) for state in states])
+        self.personal = np.array([own.own_model(state) for state in states])
 
     def _interrupt(self, rounds: float) -> None:
         where = None if self.checkpoint is None else self.checkpoint.directory
@@ -271,6 +272,11 @@ class Run:
         w = self.best[1] if self.keep_best else self.good
         model: Model = make_model(w, self.job.objective, self.data)
         return Result(model, self.history, self.settings, stopped, self.personal)
+
+
+def _local_of(job: Job) -> Any:
+    """What its workers do alone; None where threads share memory."""
+    return getattr(job.algorithm, "local", None)
 
 
 def score(objective: Objective, w: Array, data: Dataset) -> float:

@@ -269,7 +269,7 @@ def test_on_breast_cancer_weights_and_support_are_scikit_learns():
     np.testing.assert_allclose(found, np.append(ridge.coef_, ridge.intercept_), atol=1e-6)
     lasso = LogisticRegression(C=1 / (0.02 * n), l1_ratio=1.0, solver="saga", tol=1e-10)
     lasso.set_params(max_iter=20_000, random_state=0).fit(data.X, data.y)
-    found = train(LinearObjective("logistic", l1=0.02), data, workers=8, rounds=150).weights
+    found = train(LinearObjective("logistic", l1=0.02), data, workers=8, rounds=400).weights
     assert ((found[:-1] != 0) == (lasso.coef_.ravel() != 0)).all()
     assert 0 < (found[:-1] != 0).sum() < 30
     np.testing.assert_allclose(found, np.append(lasso.coef_, lasso.intercept_), atol=1e-6)

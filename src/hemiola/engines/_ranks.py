@@ -39,6 +39,9 @@ _PRELOAD = [
     "scipy.sparse",
 ]
 _GRACE = 5.0
+
+_BEGIN = 60.0
+"""Seconds that a process has at least to begin: it imports PyTorch, beside others that do."""
 """Seconds that a process may take to end by itself."""
 
 _LOOK = 0.02
@@ -175,7 +178,7 @@ class Launcher:
         Raises :class:`WorkersLostError` when it has ended instead, or takes too long.
         """
         store = dist.PrefixStore(group, self.place.store(timeout))
-        process, until = self._processes[rank], monotonic() + timeout
+        process, until = self._processes[rank], monotonic() + max(timeout, _BEGIN)
         while not store.check([_here(member)]):
             if wait([process.sentinel], _LOOK) or monotonic() > until:
                 raise WorkersLostError(f"rank {rank} was gone before it began; {GUARD}")

@@ -38,6 +38,7 @@ from hemiola.engines._interpreter import switching_often
 from hemiola.engines._shared import keep_freed_memory, parcel
 from hemiola.errors import OptionError, StreamEnded, UnsupportedError
 from hemiola.extras import require
+from hemiola.faults import Die, Hang
 from hemiola.job import Event, Job
 from hemiola.types import State
 
@@ -95,6 +96,8 @@ class Torchrun:
                 f"{size} ranks for {job.workers} workers: each rank needs at least one; train with "
                 f"{size} workers or more."
             )
+        if seat is None:
+            _spare_this_process(job, size)
         launcher = Launcher(parcel("torchrun", job, resume)) if seat is None else None
         try:
             if launcher is not None:
@@ -147,3 +150,13 @@ class Torchrun:
             server.close()
             if launcher is not None:
                 launcher.close()
+
+
+def _spare_this_process(job: Job, size: int) -> None:
+    """Refuse faults that would end the process of whoever ordered them."""
+    for fault in job.faults:
+        if isinstance(fault, Die | Hang) and fault.worker * size // job.workers == 0:
+            raise OptionError(
+                f"worker {fault.worker} is part of this process, which must not die or hang; "
+                "choose another worker, or start with torchrun."
+            )

@@ -47,6 +47,8 @@ class Augmented:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # pickle asks before there is a loss
             raise AttributeError(name)
+        if name == "sgd":  # the loss's fused steps know nothing of rho
+            raise AttributeError(name)
         return getattr(self.loss, name)
 
 
