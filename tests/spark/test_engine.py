@@ -11,85 +11,26 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic, sleep
-from uuid import uuid4
 
 import numpy as np
 import pytest
-from scipy import sparse
 
 pytest.importorskip("pyspark")
 
-from hemiola.algorithms.registry import RECIPES, build
-from hemiola.communicate import Synchronous
-from hemiola.component import component
+from spark_problems import OTHERS, SYNCHRONOUS, Failing, algorithm, bits, data, mortal, trained
+
+from hemiola.algorithms.registry import build
+from hemiola.communicate import SharedMemory
 from hemiola.data import BlockStream
-from hemiola.dataset import make_dataset
-from hemiola.engines._spark_rounds import block_of
+from hemiola.engines._spark_blocks import block_of
 from hemiola.engines.spark import Spark
-from hemiola.engines.spark import session as open_session
 from hemiola.errors import DataError, OptionError, UnsupportedError, WorkersLostError
 from hemiola.faults import Slow
 from hemiola.job import Job
-from hemiola.objectives import LinearObjective, logistic
+from hemiola.objectives import logistic
 from hemiola.partition import Shards, ShuffleSplit
-from hemiola.training import fit
 
-ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT))
-PARTS = [str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")]
-
-SMALL = {
-    "model-averaging": {"steps": 3, "optimizer": "adam", "carry": "keep"},
-    "one-shot-averaging": {"steps": 12},
-    "fedavg": {"participation": 0.5, "epochs": 2},
-    "fedprox": {"participation": 0.5},
-    "bmuf": {"steps": 3},
-    "diloco": {"steps": 3},
-    "streaming-diloco": {"steps": 9, "fragments": 3, "delay": 1},
-    "easgd": {"period": 3},
-    "eamsgd": {"period": 3},
-}
-SYNCHRONOUS = [n for n in RECIPES if isinstance(build(n).communicate, Synchronous)]
-OTHERS = [n for n in RECIPES if n not in SYNCHRONOUS]
-
-
-@pytest.fixture(scope="module")
-def session():
-    """One for all tests but those of sessions."""
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(
-        filter(None, PARTS)
-    )  # its processes import this file
-    try:
-        with open_session("local[2]") as spark:
-            yield spark
-    finally:
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before
-
-
-def algorithm(name, **options):
-    return build(name, {**SMALL.get(name, {}), **options})
-
-
-def data(*, csr=False, dtype=np.float64, classes=2, n=203):
-    rng = np.random.default_rng(1)
-    X = (rng.normal(size=(n, 5)) * (rng.random((n, 5)) < 0.7)).astype(dtype)
-    scores = X @ rng.normal(size=(5, classes)) + rng.normal(size=(n, classes))
-    return make_dataset(sparse.csr_array(X) if csr else X, scores.argmax(axis=1))
-
-
-def trained(name, engine, *, objective="logistic", on=None, **options):
-    chosen = algorithm(name) if isinstance(name, str) else name
-    options = {"workers": 4, "rounds": 3} | options
-    return fit(chosen, objective, data() if on is None else on, engine=engine, **options)
-
-
-def bits(*args, **options):
-    return trained(*args, **options).model.sha256
-
+PLACES = [str(Path(__file__).parents[2] / "src"), os.environ.get("PYTHONPATH", "")]
 
 # The bits of serial
 
@@ -174,27 +115,6 @@ def test_a_partition_has_the_rows_of_its_workers_and_no_others():
 # What is lost
 
 
-@component
-class Mortal(LinearObjective):
-    """The process that computes a certain gradient is killed, so many times in all."""
-
-    graves: str = ""
-    deaths: int = 1
-    driver: int = 0
-
-    def grad(self, w, batch):
-        if os.getpid() != self.driver and batch.address[1:] == (2, 4):
-            for i in range(self.deaths):
-                with suppress(FileExistsError):
-                    (Path(self.graves) / str(i)).touch(exist_ok=False)
-                    os.kill(os.getpid(), signal.SIGKILL)
-        return super().grad(w, batch)
-
-
-def mortal(place, deaths):
-    return Mortal(l2=0.01, graves=str(place), deaths=deaths, driver=os.getpid())
-
-
 @pytest.mark.parametrize("name", ["ssgd", "eamsgd"])
 def test_a_process_that_is_lost_is_replaced_and_its_work_repeated_to_the_same_bits(
     session, tmp_path, name
@@ -226,19 +146,6 @@ def test_or_takes_it_back_to_its_checkpoint(session, tmp_path):
     assert found.model.sha256 == bits(unharmed, "serial", objective=logistic(0.01), **options)
 
 
-@component
-class Failing(LinearObjective):
-    """Says no to its fourth batch."""
-
-    graves: str = ""
-
-    def grad(self, w, batch):
-        if batch.address is not None and batch.address[2] == 3:
-            (Path(self.graves) / uuid4().hex).touch()
-            raise DataError("these samples are no good.")
-        return super().grad(w, batch)
-
-
 def test_an_error_in_a_worker_is_raised_as_it_is_and_not_tried_again(session, tmp_path):
     objective = Failing(l2=0.01, graves=str(tmp_path))
     with pytest.raises(DataError, match="these samples are no good") as caught:
@@ -251,9 +158,16 @@ def test_an_error_in_a_worker_is_raised_as_it_is_and_not_tried_again(session, tm
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_what_is_not_synchronous_is_refused_by_name(name):
+def test_what_is_not_synchronous_is_refused_in_rounds_by_name(name):
     with pytest.raises(UnsupportedError, match="engine spark"):
-        trained(name, "spark")
+        trained(name, Spark(mode="rounds"))
+
+
+def test_what_shares_memory_is_refused_by_name():
+    for name in OTHERS:
+        if isinstance(build(name).communicate, SharedMemory):
+            with pytest.raises(UnsupportedError, match=r"engine spark.*use engine threads"):
+                trained(name, "spark")
 
 
 def test_faults_are_refused():
@@ -275,7 +189,7 @@ def test_more_partitions_than_workers_are_refused(session):
 
 def test_another_master_than_the_active_one_is_refused(session):
     for engine in (Spark(master="local[7]"), Spark(conf=("spark.ui.enabled=false",))):
-        with pytest.raises(OptionError, match=r"active at local\[2,4\]"):
+        with pytest.raises(OptionError, match=r"active at local\[4,4\]"):
             trained("ssgd", engine)
 
 
@@ -293,7 +207,7 @@ def test_an_active_session_is_left_as_it_was(session):
     assert session.getLocalProperty("spark.jobGroup.id") is None
 
 
-def alone(*words, cwd, **options):
+def alone(*words, cwd):
     """The command line in a process of its own, which finds no Java but the extra's."""
     environment = {k: v for k, v in os.environ.items() if k != "JAVA_HOME"}
     tools = cwd / "bin"
@@ -305,11 +219,16 @@ def alone(*words, cwd, **options):
     (cwd / "tmp").mkdir()
     environment |= {
         "PATH": str(tools), "TMPDIR": str(cwd / "tmp"),
-        "PYTHONPATH": os.pathsep.join(filter(None, PARTS)),
+        "PYTHONPATH": os.pathsep.join(filter(None, PLACES)),
     }  # fmt: skip
     command = [sys.executable, "-m", "hemiola", *words]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, env=environment, cwd=cwd, **pipes, **options)
+    return subprocess.Popen(command, env=environment, cwd=cwd, preexec_fn=_heeding_ctrl_c, **pipes)
+
+
+def _heeding_ctrl_c():
+    """A shell has its jobs in the background ignore it, and they would pass that on."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 TRAIN = ("train", "breast_cancer", "--algorithm", "bmuf", "--engine", "spark", "-e")
@@ -339,7 +258,7 @@ def test_the_command_line_needs_no_java_says_nothing_of_its_own_and_leaves_nothi
     assert process.returncode == 0, err
     assert "Spark" not in err and "WARN" not in err and "JVM" not in out + err
     found = json.loads((tmp_path / "run.json").read_text())
-    assert found["settings"]["engine"]["name"] == "spark"
+    assert found["engine"]["name"] == "spark"
     assert gone(tmp_path)
     assert list((tmp_path / "tmp").iterdir()) == []
 

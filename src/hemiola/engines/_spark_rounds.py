@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import gc
-import io
 import pickle
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import redirect_stderr, suppress
-from dataclasses import replace
-from functools import cache, cached_property, partial
+from contextlib import suppress
+from functools import cache, partial
 from typing import Any, NamedTuple
-from uuid import uuid4
 
 from py4j.protocol import Py4JError
 from pyspark import SparkContext
-from pyspark.cloudpickle import dumps
 from pyspark.errors import PySparkException
 from threadpoolctl import threadpool_limits
 
 from hemiola.algorithm import Task
 from hemiola.communicate import Synchronous
-from hemiola.contracts import Divisible
 from hemiola.engines._clock import WallClock
 from hemiola.engines._drive import Arrival, Change, Workers
 from hemiola.engines._flat import raised, report
-from hemiola.errors import OptionError, RestartError, UnsupportedError, WorkersLostError
+from hemiola.engines._spark_blocks import blocks_of, check_partitions, partition_of
+from hemiola.engines._spark_session import Jobs, cause_of
+from hemiola.errors import RestartError, WorkersLostError
 from hemiola.job import Job
 from hemiola.types import Message, State, freeze
 
@@ -48,30 +45,6 @@ class Answer(NamedTuple):
     computed: float
     state: bytes
     failure: bytes = b""
-
-
-class Block:
-    """The job as one partition's tasks see it, unpickled once in each process that asks."""
-
-    def __init__(self, job: Job) -> None:
-        self._pickled = dumps(job, protocol=5)
-
-    @cached_property
-    def job(self) -> Job:
-        job: Job = pickle.loads(self._pickled)
-        self._pickled = b""
-        return job
-
-
-def block_of(job: Job, workers: Sequence[int]) -> Block:
-    """What these workers need, and of the data, where it can be divided, only their rows."""
-    source = job.source.only(workers) if isinstance(job.source, Divisible) else job.source
-    try:
-        return Block(replace(job, source=source, trace=None, timeline=None, tell=None))
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise UnsupportedError(
-            f"engine spark cannot send this job to another process ({error}); use threads."
-        ) from error
 
 
 def perform(blocks: list[Any], downs: dict[int, Message], orders: Iterator[bytes]) -> Iterator[Any]:
@@ -110,13 +83,9 @@ class Rounds:
     def __init__(self, job: Job, spark: SparkContext, partitions: int | None) -> None:
         self._job = job
         self._spark = spark
-        self._name = f"hemiola-{uuid4().hex}"
+        self._jobs = Jobs(spark)
         self._size = partitions or min(spark.defaultParallelism, job.workers)
-        if self._size > job.workers:
-            raise OptionError(
-                f"{self._size} partitions for {job.workers} workers: each needs at least one; "
-                f"train with {self._size} workers or more, or fewer partitions."
-            )
+        check_partitions(self._size, job)
         self._states: list[bytes | None] = [None] * job.workers
         self._asked: list[tuple[Task, Message]] = []
         self._done: deque[Arrival | Change] = deque()
@@ -127,19 +96,11 @@ class Rounds:
         self.resume = self._clock.resume
         self._blocks: list[Any] = []
         try:
-            for number in range(self._size):
-                self._blocks.append(self._sent(number))
+            for block in blocks_of(job, self._size):
+                self._blocks.append(spark.broadcast(block))
         except BaseException:
             self.close()
             raise
-
-    def _partition_of(self, worker: int) -> int:
-        return worker * self._size // self._job.workers
-
-    def _sent(self, number: int) -> Any:
-        """A partition's block, where every task can have it."""
-        workers = [k for k in range(self._job.workers) if self._partition_of(k) == number]
-        return self._spark.broadcast(block_of(self._job, workers))
 
     def start(self, down: Message, task: Task) -> None:
         self._asked.append((task, down))
@@ -169,28 +130,23 @@ class Rounds:
         orders: dict[int, list[Piece]] = {}
         for task, _ in asked:
             piece = Piece(task.worker, task.step, self._states[task.worker])
-            orders.setdefault(self._partition_of(task.worker), []).append(piece)
+            orders.setdefault(partition_of(task.worker, self._size, self._job), []).append(piece)
         downs = {task.worker: down for task, down in asked}
         parcels = [pickle.dumps(order, protocol=5) for order in orders.items()]
         work = partial(perform, self._blocks, downs)
-        self._spark.setJobGroup(self._name, "a round of hemiola", interruptOnCancel=True)
         try:
-            return self._spark.parallelize(parcels, len(parcels)).mapPartitions(work).collect()
+            return self._jobs.submit(self._done_by_spark, parcels, work).result()
         except (Py4JError, PySparkException) as error:
             raise self._lost(error) from error
-        finally:
-            self._leave_group()
 
-    def _leave_group(self) -> None:
-        """Jobs of others in the same session are none of this run's."""
-        with suppress(Py4JError):
-            for name in ("spark.jobGroup.id", "spark.job.description"):
-                self._spark.setLocalProperty(name, None)
+    def _done_by_spark(self, parcels: list[bytes], work: Any) -> list[bytes]:
+        done: list[bytes] = (
+            self._spark.parallelize(parcels, len(parcels)).mapPartitions(work).collect()
+        )
+        return done
 
     def _lost(self, error: Exception) -> WorkersLostError:
-        text = str(error)
-        cause = next((line for line in text.splitlines() if "SparkException" in line), text)
-        what = f"Spark gave up a round ({cause.strip()[:400]})"
+        what = f"Spark gave up a round ({cause_of(error)})"
         discipline = self._job.algorithm.communicate
         if isinstance(discipline, Synchronous) and discipline.on_loss == "restart":
             return RestartError(what, self._begun)
@@ -214,7 +170,7 @@ class Rounds:
 
     def close(self) -> None:
         """Stop what is running, and free the blocks, also in a session that goes on."""
-        with suppress(Py4JError, PySparkException, OSError), redirect_stderr(io.StringIO()):
-            self._spark.cancelJobGroup(self._name)
+        self._jobs.close()
+        with suppress(Py4JError, PySparkException, OSError):
             for block in self._blocks:
                 block.destroy()

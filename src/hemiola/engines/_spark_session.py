@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
@@ -10,10 +11,12 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, redirect_stderr, suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from py4j.protocol import Py4JError
 from pyspark import SparkConf, SparkContext
@@ -25,6 +28,9 @@ from hemiola.extras import require
 
 _ATTEMPTS = 4
 """Times that a task is tried, as on clusters; Spark's own default on one machine is 1."""
+
+_POOL = "spark.scheduler.pool"
+"""Where a thread's jobs queue, on sessions that share their cores fairly."""
 
 _GRACE = 10.0
 """Seconds that the Java process may take to end."""
@@ -118,6 +124,8 @@ def _conf(master: str, given: Mapping[str, str], place: Path) -> SparkConf:
         "spark.driver.maxResultSize": "0",
         "spark.local.dir": str(place),
         "spark.python.daemon.module": "hemiola.engines._spark_daemon",
+        "spark.scheduler.barrier.maxConcurrentTasksCheck.interval": "1s",
+        "spark.scheduler.barrier.maxConcurrentTasksCheck.maxFailures": "3",
     }
     if master.startswith("local"):
         settings |= {
@@ -183,6 +191,40 @@ def _reason(log: Path, error: Exception) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     named = [line for line in lines if re.search(r"(Exception|Error)\b.*:", line)]
     return (named or lines[-1:] or [type(error).__name__])[0][:400].rstrip(".")
+
+
+class Jobs:
+    """A thread that runs a run's jobs, in a group of their own, so that they can be cancelled.
+
+    Ctrl-C interrupts who waits for the thread, not the thread amid its talk with Java.
+    """
+
+    def __init__(self, spark: SparkContext) -> None:
+        self.spark = spark
+        self._name = f"hemiola-{uuid4().hex}"
+        pool = spark.getLocalProperty(_POOL)
+        self._thread = ThreadPoolExecutor(1, "hemiola-spark", self._begin, (pool,))
+
+    def _begin(self, pool: str | None) -> None:
+        self.spark.setJobGroup(self._name, "hemiola", interruptOnCancel=True)
+        self.spark.setLocalProperty(_POOL, pool)  # None: the usual one
+
+    def submit(self, tasks: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        """Begin what runs a job."""
+        return self._thread.submit(tasks, *arguments)
+
+    def close(self) -> None:
+        """Stop what is running, and wait for its end."""
+        with suppress(Py4JError, PySparkException, OSError), redirect_stderr(io.StringIO()):
+            self.spark.cancelJobGroup(self._name)
+        self._thread.shutdown()
+
+
+def cause_of(error: BaseException) -> str:
+    """What Spark says about why a job failed: one line."""
+    text = str(error)
+    found = next((line for line in text.splitlines() if "SparkException" in line), text)
+    return found.strip()[:400]
 
 
 def _close(spark: SparkContext | None, gateway: Any) -> None:
