@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stderr, suppress
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -221,10 +222,16 @@ class Jobs:
 
 
 def cause_of(error: BaseException) -> str:
-    """What Spark says about why a job failed: one line."""
-    text = str(error)
-    found = next((line for line in text.splitlines() if "SparkException" in line), text)
-    return found.strip()[:400]
+    """What Spark says about why a job failed: one line, the Python exception's if there is one.
+
+    >>> cause_of(Exception("SparkException: lost\\n PythonException: x\\n   line 7\\nKeyError: 3"))
+    'KeyError: 3'
+    """
+    lines = [line.strip() for line in str(error).splitlines()]
+    _, *told = dropwhile(lambda line: "PythonException" not in line, [*lines, "PythonException"])
+    found = [line for line in told if re.match(r"[\w.]+(Error|Exception)\b", line)]
+    found += [line for line in lines if "SparkException" in line]
+    return (found or lines or [type(error).__name__])[0][:400]
 
 
 def _close(spark: SparkContext | None, gateway: Any) -> None:
