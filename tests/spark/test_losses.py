@@ -20,6 +20,7 @@ from hemiola.engines.spark import Spark
 
 KILLS = int(os.environ.get("HEMIOLA_KILLS", "2"))
 ROUNDS = 12
+DAEMON = "-m hemiola.engines._spark_daemon"
 
 
 def processes():
@@ -49,7 +50,7 @@ def python_workers():
     return [
         pid
         for pid, command in mine.items()
-        if "_spark_daemon" in command and "_spark_daemon" in mine.get(parents.get(pid), "")
+        if DAEMON in command and DAEMON in mine.get(parents.get(pid), "")
     ]
 
 

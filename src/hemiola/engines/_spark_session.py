@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, redirect_stderr, suppress
 from itertools import dropwhile
 from pathlib import Path
@@ -34,7 +34,7 @@ _POOL = "spark.scheduler.pool"
 """Where a thread's jobs queue, on sessions that share their cores fairly."""
 
 _GRACE = 10.0
-"""Seconds that the Java process may take to end."""
+"""Seconds that the Java process, or a job that is stopped, may take to end."""
 
 _SHORT = 50
 """Characters of a directory in which sockets can be made, whose whole names may have 107."""
@@ -205,6 +205,7 @@ class Jobs:
         self._name = f"hemiola-{uuid4().hex}"
         pool = spark.getLocalProperty(_POOL)
         self._thread = ThreadPoolExecutor(1, "hemiola-spark", self._begin, (pool,))
+        self._last: Future[Any] | None = None
 
     def _begin(self, pool: str | None) -> None:
         self.spark.setJobGroup(self._name, "hemiola", interruptOnCancel=True)
@@ -212,13 +213,16 @@ class Jobs:
 
     def submit(self, tasks: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Begin what runs a job."""
-        return self._thread.submit(tasks, *arguments)
+        self._last = self._thread.submit(tasks, *arguments)
+        return self._last
 
     def close(self) -> None:
-        """Stop what is running, and wait for its end."""
+        """Stop what is running, and wait for its end, but not for ever."""
         with suppress(Py4JError, PySparkException, OSError), redirect_stderr(io.StringIO()):
             self.spark.cancelJobGroup(self._name)
-        self._thread.shutdown()
+        if self._last is not None:
+            wait([self._last], _GRACE)
+        self._thread.shutdown(wait=False)
 
 
 def cause_of(error: BaseException) -> str:
