@@ -6,6 +6,7 @@ DATA ?=
 
 VENV := .venv
 READY := $(VENV)/.ready
+SPARK_READY := $(VENV)/.ready-spark
 BIN := $(VENV)/bin
 SOURCES := $(wildcard src tests examples benchmarks)
 EXAMPLES := $(sort $(wildcard examples/*.py))
@@ -15,7 +16,7 @@ export MPLBACKEND := Agg
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help .venv demo test check format-check lint types doctest examples bench format clean
+.PHONY: help .venv demo test test-spark check format-check lint types doctest examples bench bench-spark format clean
 
 help:  ## List these targets
 	@awk -F ':.*## ' '/^[.a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +26,10 @@ help:  ## List these targets
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev,torch]'
+	@touch $@
+
+$(SPARK_READY): $(READY)
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[spark]'
 	@touch $@
 
 demo: $(READY)  ## Compare four algorithms on one data set and draw demo.png
@@ -44,7 +49,7 @@ types: $(READY)  ## Check the types
 	$(BIN)/mypy
 
 doctest: $(READY)  ## Run the examples in docstrings
-	$(BIN)/pytest --doctest-modules src
+	$(BIN)/pytest --doctest-modules src --ignore-glob='*/engines/_spark_*.py' --ignore=src/hemiola/spark
 
 examples: $(READY)  ## Run every script in examples/, shortened
 	@set -e; for example in $(EXAMPLES); do \
@@ -52,12 +57,18 @@ examples: $(READY)  ## Run every script in examples/, shortened
 	done
 
 test: $(READY)  ## Run the tests, JOBS files at a time
-	$(BIN)/pytest tests -n $(JOBS) --dist loadfile
+	$(BIN)/pytest tests --ignore tests/spark -n $(JOBS) --dist loadfile
+
+test-spark: $(SPARK_READY)  ## Run the tests of engine spark (500 MB of packages, minutes)
+	$(BIN)/pytest --doctest-modules tests/spark src/hemiola/engines/_spark_*.py src/hemiola/spark
 
 bench: $(READY)  ## Measure rounds, servers, and threads that share memory against their peers
 	$(BIN)/python benchmarks/rounds_per_second.py
 	$(BIN)/python benchmarks/server_throughput.py
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/peers.py $(if $(DATA),--data $(DATA))
+
+bench-spark: $(SPARK_READY)  ## Measure rounds on Spark against an empty job and the published way
+	$(BIN)/python benchmarks/spark_rounds.py $(if $(DATA),--data $(DATA))
 
 format: $(READY)  ## Format the code and sort its imports
 	$(BIN)/ruff check --select I --fix $(SOURCES)

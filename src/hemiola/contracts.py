@@ -12,7 +12,7 @@ changed in place by that owner. Nothing here knows a communicator, a clock, a th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -142,6 +142,15 @@ class Source(Protocol):
         ...
 
     def steps_per_epoch(self, worker: int, mini_batch: MiniBatch) -> int: ...
+
+
+@runtime_checkable
+class Divisible(Protocol):
+    """A source of which some workers can be given their part alone."""
+
+    def only(self, workers: Sequence[int]) -> Source:
+        """A source that gives these workers the same batches, and need not serve others."""
+        ...
 
 
 @runtime_checkable

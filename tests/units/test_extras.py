@@ -44,3 +44,11 @@ def test_so_does_python(no_torch, two_classes):
 
 def test_everything_else_works_without(no_torch, two_classes):
     assert fit("ssgd", "logistic", two_classes(), rounds=2).weights.size == 4
+
+
+def test_an_engine_answers_with_the_command_that_installs(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyspark", None)
+    words = ["train", "digits", "--algorithm", "ssgd", "--engine", "spark", "--rounds", "1"]
+    found = CliRunner().invoke(app, words)
+    assert found.exit_code == 2
+    assert "pip install 'hemiola[spark]'" in found.output

@@ -43,7 +43,7 @@ FLOORS: dict[float, tuple[str, ...]] = {
         "calibration",
         "reference",
     ),
-    5: ("sklearn", "plots", "advise", "planner"),
+    5: ("sklearn", "spark", "plots", "advise", "planner"),
     6: ("cli",),
     7: ("__main__",),
 }

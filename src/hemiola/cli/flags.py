@@ -20,7 +20,7 @@ Data = Annotated[
 Engine = Annotated[
     str | None,
     Option(
-        help="serial, threads, processes, simulator or torchrun; see `hemiola engines`.",
+        help="serial, threads, processes, simulator, torchrun or spark; see `hemiola engines`.",
         show_default="serial; threads where memory is shared",
     ),
 ]

@@ -37,10 +37,22 @@ def show_algorithms(json: bool) -> None:
     table = _table(*columns, "paper", gap=0)
     everything = engines.names()
     for row in rows:
-        where = "all" if row["engines"] == everything else ", ".join(row["engines"])
+        where = _where(row["engines"], everything)
         parts = [_loose(row[k]) for k in ("local", "partition", "communication", "aggregation")]
         table.add_row(Text(row["name"], style="bold"), *parts, where, row["paper"])
     output.console().print(table)
+
+
+def _where(some: list[str], everything: list[str]) -> str:
+    """Engines in few words.
+
+    >>> _where(["a", "b"], ["a", "b"]), _where(["a", "b"], ["a", "b", "c"])
+    ('all', 'all but c')
+    """
+    others = [name for name in everything if name not in some]
+    if not others:
+        return "all"
+    return f"all but {others[0]}" if len(others) == 1 < len(some) else ", ".join(some)
 
 
 def show_algorithm(name: str, json: bool) -> None:

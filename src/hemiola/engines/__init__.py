@@ -13,6 +13,7 @@ _FACTORIES = {
     "processes": ("hemiola.engines.processes", "Processes"),
     "simulator": ("hemiola.engines.simulator", "Simulator"),
     "torchrun": ("hemiola.engines.torchrun", "Torchrun"),
+    "spark": ("hemiola.engines.spark", "Spark"),
 }
 
 

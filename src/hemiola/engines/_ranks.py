@@ -39,10 +39,10 @@ _PRELOAD = [
     "scipy.sparse",
 ]
 _GRACE = 5.0
+"""Seconds that a process may take to end by itself."""
 
 _BEGIN = 60.0
 """Seconds that a process has at least to begin: it imports PyTorch, beside others that do."""
-"""Seconds that a process may take to end by itself."""
 
 _LOOK = 0.02
 """Seconds between two looks at who has come."""
@@ -139,15 +139,28 @@ def _host_store(port: int, size: int) -> Any:
     return dist.TCPStore("0.0.0.0", port, size, is_master=True, wait_for_workers=False)
 
 
-def open_store() -> tuple[Place, Any]:
-    """A store in this process, for processes of this machine only, at a free port."""
-    listening = socket.create_server(("127.0.0.1", 0))
+def open_store(host: str = "127.0.0.1") -> tuple[Place, Any]:
+    """A store in this process, at a free port, under the name by which others know this host; for
+    processes of this machine only if that is a local one."""
+    listening = socket.create_server(("127.0.0.1" if host in _LOCAL else "", 0))
     port = listening.getsockname()[1]
     store = dist.TCPStore(
-        "127.0.0.1", port, is_master=True, wait_for_workers=False,
-        master_listen_fd=listening.detach(),
+        host, port, is_master=True, wait_for_workers=False, master_listen_fd=listening.detach(),
     )  # fmt: skip
-    return Place("127.0.0.1", port), store
+    return Place(host, port), store
+
+
+def wait_for_member(
+    place: Place, group: str, member: int, timeout: float, is_gone: Callable[[float], bool]
+) -> bool:
+    """Wait for a group's so-many-th member to come; False if it does not. ``is_gone`` says, within
+    so many seconds, whether it never will."""
+    store = dist.PrefixStore(group, place.store(timeout))
+    until = monotonic() + max(timeout, _BEGIN)
+    while not store.check([_here(member)]):
+        if is_gone(_LOOK) or monotonic() > until:
+            return False
+    return True
 
 
 class Launcher:
@@ -177,11 +190,13 @@ class Launcher:
 
         Raises :class:`WorkersLostError` when it has ended instead, or takes too long.
         """
-        store = dist.PrefixStore(group, self.place.store(timeout))
-        process, until = self._processes[rank], monotonic() + max(timeout, _BEGIN)
-        while not store.check([_here(member)]):
-            if wait([process.sentinel], _LOOK) or monotonic() > until:
-                raise WorkersLostError(f"rank {rank} was gone before it began; {GUARD}")
+        process = self._processes[rank]
+
+        def is_gone(seconds: float) -> bool:
+            return bool(wait([process.sentinel], seconds))
+
+        if not wait_for_member(self.place, group, member, timeout, is_gone):
+            raise WorkersLostError(f"rank {rank} was gone before it began; {GUARD}")
 
     def kill(self, rank: int) -> None:
         """End a process at once, and wait for that."""
@@ -190,16 +205,17 @@ class Launcher:
             process.kill()
             process.join()
 
-    def fallen(self, seconds: float) -> dict[int, str]:
+    def fallen(self, seconds: float) -> str:
         """Which ranks have ended, and how; waits for one, but not longer than that."""
         until = monotonic() + seconds
         wait([p.sentinel for p in self._processes.values()], seconds)
-        found = {}
+        found = []
         for rank, process in self._processes.items():
             process.join(max(0.0, min(0.05, until - monotonic())))
             if (code := process.exitcode) is not None:
-                found[rank] = f"signal {-code}" if code < 0 else f"exit code {code}"
-        return found
+                how = f"signal {-code}" if code < 0 else f"exit code {code}"
+                found.append(f"rank {rank} ended by {how}")
+        return ", ".join(found)
 
     def close(self) -> None:
         """Wait a little for the processes to end, and kill who does not; free port and files."""

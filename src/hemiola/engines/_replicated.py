@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from time import sleep
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from hemiola.engines._clock import WallClock
 from hemiola.engines._drive import Arrival, Change, Workers, drive, reduce_arrivals
 from hemiola.engines._faults import Done, Fate
 from hemiola.engines._flat import blank, flatten, layout_of, raised, report, unflatten
-from hemiola.engines._ranks import Launcher, Place
+from hemiola.engines._ranks import Place
 from hemiola.engines._shared import unpack
 from hemiola.errors import RestartError, StreamEnded, UnsupportedError, WorkersLostError
 from hemiola.job import Job
@@ -91,15 +91,26 @@ def ring_of(place: Place, rank: int, size: int, local: int, backend: str, timeou
     return Ring(place.group("ring", rank, size, timeout), rank, size)
 
 
-class Replicated:
-    """The executor of one rank. ``launcher``: of rank 0, if it started the others. ``is_over``: the
-    ranks talk no more."""
+class Starter(Protocol):
+    """What started the other ranks."""
 
-    def __init__(self, job: Job, ring: Ring, fixed: bool, launcher: Launcher | None = None) -> None:
+    def fallen(self, seconds: float) -> str:
+        """Which of them have ended, and how, in words; waits for one, but not longer than that."""
+        ...
+
+
+class Replicated:
+    """The executor of one rank. ``starter``: in rank 0, if it had the others started. ``idle``: so
+    many ranks, the first, have no workers. ``is_over``: the ranks talk no more."""
+
+    def __init__(
+        self, job: Job, ring: Ring, fixed: bool, starter: Starter | None = None, idle: int = 0
+    ) -> None:
         self._job = job
         self._ring = ring
         self._fixed = fixed
-        self._launcher = launcher
+        self._starter = starter
+        self._idle = idle
         self._workers = Workers(job)
         self._fate = Fate(job)
         self._clock = WallClock()
@@ -116,7 +127,7 @@ class Replicated:
         self.is_over = False
 
     def _rank_of(self, worker: int) -> int:
-        return worker * self._ring.size // self._job.workers
+        return self._idle + worker * (self._ring.size - self._idle) // self._job.workers
 
     def _is_mine(self, worker: int) -> bool:
         return self._rank_of(worker) == self._ring.rank
@@ -211,7 +222,7 @@ class Replicated:
         found = {part.tobytes() for part in self._guarded(partial(self._ring.swap, own))} - {b""}
         if len(found) != 1:
             raise UnsupportedError(
-                "engine torchrun needs messages of one shape in a round; use processes."
+                "rounds among ranks need messages of one shape; use engine processes."
             )
         self._layout = found.pop()
 
@@ -281,19 +292,18 @@ class Replicated:
             raise self._lost(str(error)) from error
 
     def _lost(self, why: str) -> WorkersLostError:
-        fallen = {} if self._launcher is None else self._launcher.fallen(1.0)
-        who = ", ".join(f"rank {rank} ended by {how}" for rank, how in fallen.items())
+        who = "" if self._starter is None else self._starter.fallen(1.0)
         what = who or f"a rank is gone, or did not answer in time ({why.splitlines()[0]})"
         discipline = self._job.algorithm.communicate
         if isinstance(discipline, Synchronous) and discipline.on_loss == "restart":
-            if self._launcher is not None:
+            if self._starter is not None:
                 return RestartError(what, self._begun)
             return WorkersLostError(
                 f"{what}; start with torchrun --max-restarts N and a checkpoint, to go on from it."
             )
         return WorkersLostError(
-            f"{what}; rounds on engine torchrun need every rank: go back to a checkpoint with "
-            "on_loss=restart, or use processes, which goes on without the dead."
+            f"{what}; rounds among ranks need every one: go back to a checkpoint with "
+            "on_loss=restart, or use engine processes, which goes on without the dead."
         )
 
     def close(self) -> None:
@@ -308,7 +318,11 @@ def take_part(parcel: int, place: Place, rank: int, size: int, options: Options)
     job, resume = unpack(parcel)
     torch.set_num_threads(1)
     ring = ring_of(place, rank, size, rank, options.backend, options.timeout)
-    executor = Replicated(job, ring, options.fixed)
+    follow(job, resume, Replicated(job, ring, options.fixed))
+
+
+def follow(job: Job, resume: State | None, executor: Replicated) -> None:
+    """Make the updates that rank 0 makes, until it ends the run or is gone."""
     try:
         for _ in drive(job, executor, resume):
             pass

@@ -18,7 +18,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Thread
 from time import sleep
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from hemiola.engines._crew import GUARD
 from hemiola.engines._drive import Arrival, Change, Workers
 from hemiola.engines._faults import Fate, Returns, earliest
 from hemiola.engines._flat import flatten, layout_of, raised, report, unflatten
-from hemiola.engines._ranks import NEVER, Launcher, Place
+from hemiola.engines._ranks import NEVER, Place
 from hemiola.engines._shared import unpack
 from hemiola.engines._wire import GoneError
 from hemiola.errors import WorkersLostError
@@ -115,10 +115,27 @@ class Options(NamedTuple):
     rejoin: bool
 
 
+class Starter(Protocol):
+    """What starts the workers; worker k is rank k + 1."""
+
+    def start(self, rank: int, target: Callable[..., None], *arguments: Any) -> None: ...
+
+    def wait_for(self, rank: int, group: str, member: int, timeout: float) -> None:
+        """Wait for a worker to come to a group, as its so-many-th member.
+
+        Raises :class:`WorkersLostError` when it never will, or takes too long.
+        """
+        ...
+
+    def kill(self, rank: int) -> None:
+        """End a worker, if it has not ended."""
+        ...
+
+
 class Server:
     """The executor in the middle. ``launcher``: None, if the workers were started by others."""
 
-    def __init__(self, job: Job, place: Place, options: Options, launcher: Launcher | None) -> None:
+    def __init__(self, job: Job, place: Place, options: Options, launcher: Starter | None) -> None:
         self._job = job
         self._place = place
         self._options = options

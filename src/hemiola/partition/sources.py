@@ -6,8 +6,10 @@ execution, before or after a restart, draws the same samples.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock
+from typing import NamedTuple
 
 import numpy as np
 
@@ -37,16 +39,31 @@ class _Cursor:
         return same and self.start <= t < self.start + self.steps
 
 
+class Part(NamedTuple):
+    """What some workers have of a data set that was dealt: their ``shards`` (n_k,) by worker, as
+    numbers of the rows at hand, and the ``sizes`` of all."""
+
+    shards: dict[int, Array]
+    sizes: list[int]
+
+
 class Shards:
     """Offline generation: each worker draws from its shard of a finite set.
 
     The worker's epoch e uses deal e // R of a partition that reshuffles globally every R epochs.
-    Shards are index arrays into the one shared data set. Raises
+    Shards are index arrays into the one shared data set, or into the rows of a ``part``. Raises
     :class:`~hemiola.errors.DataError` when there are more workers than samples.
     """
 
-    def __init__(self, data: Dataset, partition: Partition, workers: int, seed: int) -> None:
-        if workers > len(data):
+    def __init__(
+        self,
+        data: Dataset,
+        partition: Partition,
+        workers: int,
+        seed: int,
+        part: Part | None = None,
+    ) -> None:
+        if part is None and workers > len(data):
             raise DataError(
                 f"{workers} workers for {len(data)} samples: each worker needs at "
                 f"least one, so use at most {len(data)} workers."
@@ -55,10 +72,11 @@ class Shards:
         self.partition = partition
         self.workers = workers
         self.seed = seed
+        self._part = part
         self._lock = Lock()
         self._deals: dict[int, list[Array]] = {}
         self._cursors: list[_Cursor | None] = [None] * workers
-        self._sizes = [len(shard) for shard in self._deal(0)]
+        self._sizes = [len(s) for s in self._deal(0)] if part is None else part.sizes
 
     def __getstate__(self) -> dict[str, object]:
         return {
@@ -66,10 +84,24 @@ class Shards:
             "partition": self.partition,
             "workers": self.workers,
             "seed": self.seed,
+            "part": self._part,
         }
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__init__(**state)  # type: ignore[misc]  # caches and the lock are made anew
+
+    def only(self, workers: Sequence[int]) -> Shards:
+        """The same source for these workers alone: it holds no rows but theirs, numbered anew.
+
+        All rows stay where the partition deals anew.
+        """
+        if self.partition.reshuffle_every is not None:
+            return self
+        dealt = self._deal(0)
+        rows = np.unique(np.concatenate([dealt[worker] for worker in workers]))
+        own = {worker: np.searchsorted(rows, dealt[worker]) for worker in workers}
+        part = Part(own, self._sizes)
+        return Shards(self.data.take(rows), self.partition, self.workers, self.seed, part)
 
     def samples(self, worker: int) -> int:
         return self._sizes[worker]
@@ -80,6 +112,8 @@ class Shards:
 
     def shard(self, worker: int, epoch: int = 0) -> Array:
         """The worker's sample numbers (n_k,) in ``epoch``, in the order they were dealt."""
+        if self._part is not None:
+            return self._part.shards[worker]
         every = self.partition.reshuffle_every
         return self._deal(epoch // every if every else 0)[worker]
 

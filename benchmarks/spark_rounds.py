@@ -1,0 +1,247 @@
+"""Seconds a round on Apache Spark: both modes of engine ``spark``, the published way, an empty job.
+
+Setting: standardised breast-cancer data (398 x 30), 4 workers in 4 partitions, mini-batches of a
+tenth, 5 local steps (SSGD: 1). The published way is written anew from its description: rows as
+Python objects in an RDD; a random sample of it, a map and a join with the local models, which
+shuffles, for every local step; the driver averages; nothing cuts the lineage. It is timed for 20
+rounds at most, and stopped after ``--patience`` seconds. The empty job has 4 Python tasks that do
+nothing. With ``--data DIR`` also the seconds that MLlib's LogisticRegression takes on a9a, and
+those that the estimator takes to the same value of the objective.
+
+Run it with ``make bench-spark`` or ``python benchmarks/spark_rounds.py``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+import hemiola
+from hemiola.algorithms.registry import build
+from hemiola.callbacks import Callback
+from hemiola.dataset import Batch, Dataset
+from hemiola.engines.spark import Spark, session
+from hemiola.objectives import logistic
+
+PARTITIONS, STEPS, L2, LR = 4, 5, 0.01, 0.1
+SETTINGS: dict[str, dict[str, Any]] = {
+    "ssgd": {},
+    "model-averaging": {"steps": STEPS},
+    "bmuf": {"steps": STEPS},
+    "easgd": {"period": STEPS},
+}
+WARM = 3  # rounds that are not counted
+ROUNDS = {"rounds": 30, "barrier": 300}
+
+
+class Times(Callback):
+    """When each update was made."""
+
+    def __init__(self) -> None:
+        self.clock: list[float] = []
+
+    def on_update(self, event: Any) -> None:
+        self.clock.append(perf_counter())
+
+    @property
+    def seconds(self) -> float:
+        """The median from one round to the next."""
+        return statistics.median(np.diff(self.clock[WARM:]))
+
+
+def engine_seconds(name: str, mode: str, data: Dataset) -> float:
+    times, rounds = Times(), ROUNDS[mode]
+    engine = Spark(mode=mode, partitions=PARTITIONS)  # type: ignore[arg-type]
+    hemiola.fit(
+        build(name, {**SETTINGS[name], "lr": LR}), logistic(L2), data, engine=engine,
+        workers=PARTITIONS, rounds=rounds, eval_every=rounds, callbacks=[times],
+    )  # fmt: skip
+    return times.seconds
+
+
+def empty_seconds(spark: Any) -> float:
+    found = []
+    for _ in range(15):
+        start = perf_counter()
+        spark.parallelize(range(PARTITIONS), PARTITIONS).mapPartitions(_nothing).collect()
+        found.append(perf_counter() - start)
+    return statistics.median(found[WARM:])
+
+
+def _nothing(rows: Iterator[Any]) -> Iterator[Any]:
+    return iter(list(rows))
+
+
+# The published way
+
+
+def _gradient(row: Any, w: Any) -> Any:
+    """Of the logistic loss on one row (x, y), intercept last, as (gradient, 1)."""
+    x, y = row
+    return (1 / (1 + np.exp(-x @ w)) - y) * x, 1
+
+
+def _added(a: Any, b: Any) -> Any:
+    return a[0] + b[0], a[1] + b[1]
+
+
+def _stepped(pair: Any) -> Any:
+    """A local model after a step on the sum of its gradients."""
+    w, (g, count) = pair
+    return w - LR * (g / count + L2 * w)
+
+
+class Published:
+    """Local models as an RDD that is joined with gradients for each step; ``rule`` makes the new
+    centre of the old one, the mean of the local models, and what the rule keeps."""
+
+    def __init__(self, spark: Any, data: Dataset, steps: int) -> None:
+        X = np.column_stack([data.X, np.ones(len(data))])
+        rows = [(x, float(y)) for x, y in zip(X, data.y, strict=True)]
+        self._points = spark.parallelize(rows, PARTITIONS).cache()
+        self._points.count()
+        self._spark, self._steps = spark, steps
+        self._w = np.zeros(X.shape[1])
+        self._delta = np.zeros(X.shape[1])
+        self._models: Any = None
+
+    def _keyed(self, t: int) -> Any:
+        """A sample of the rows, each under the number of its partition."""
+        sample = self._points.sample(False, 0.1, 42 + t)
+        return sample.mapPartitionsWithIndex(_numbered)
+
+    def _descended(self, models: Any, t: int) -> Any:
+        for step in range(self._steps):
+            own = self._keyed(t * self._steps + step).join(models)  # each row with its model
+            gradients = own.mapValues(_gradient_of).reduceByKey(_added, PARTITIONS)
+            models = models.join(gradients, PARTITIONS).mapValues(_stepped)
+        return models
+
+    def _fresh(self) -> Any:
+        w = self._w
+        return self._spark.parallelize([(k, w) for k in range(PARTITIONS)], PARTITIONS)
+
+    def ssgd(self, t: int) -> None:
+        w = self._w
+        g, n = self._points.sample(False, 0.1, 42 + t).map(lambda r: _gradient(r, w)).reduce(_added)
+        self._w = w - LR * (g / n + L2 * w)
+
+    def averaging(self, t: int) -> None:
+        models = self._models if self._models is not None else self._fresh()
+        found = self._descended(models, t)
+        mean = found.values().sum() / PARTITIONS
+        self._w = mean
+        self._models = found.mapValues(lambda _, mean=mean: mean)  # and so the lineage grows
+
+    def bmuf(self, t: int) -> None:
+        before = self._w
+        self.averaging(t)
+        self._delta = 0.9 * self._delta + 0.1 * (self._w - before)
+        self._w = w = before + self._delta
+        self._models = self._models.mapValues(lambda _, w=w: w)
+
+    def easgd(self, t: int) -> None:
+        models = self._models if self._models is not None else self._fresh()
+        found, centre, alpha = self._descended(models, t), self._w, 0.04
+        found = found.mapValues(lambda x, c=centre: x - alpha * (x - c))
+        self._w = centre + alpha * (found.values().sum() - PARTITIONS * centre)
+        self._models = found
+
+
+def _numbered(number: int, rows: Iterator[Any]) -> Iterator[Any]:
+    return ((number, row) for row in rows)
+
+
+def _gradient_of(pair: Any) -> Any:
+    return _gradient(*pair)
+
+
+def published_seconds(spark: Any, data: Dataset, name: str, patience: float) -> tuple[float, int]:
+    """Seconds a round, and over how many."""
+    run = Published(spark, data, 1 if name in ("ssgd", "easgd") else STEPS)
+    round_of: Callable[[int], None] = {
+        "ssgd": run.ssgd, "model-averaging": run.averaging, "bmuf": run.bmuf, "easgd": run.easgd,
+    }[name]  # fmt: skip
+    start, done = perf_counter(), 0
+    while done < 20 and perf_counter() - start < patience:
+        round_of(done)
+        done += 1
+    return (perf_counter() - start) / done, done
+
+
+# MLlib
+
+
+def mllib(spark: Any, place: Path) -> Table:
+    """Seconds to the same value of the objective, on a9a."""
+    from pyspark.ml.classification import LogisticRegression
+    from pyspark.ml.linalg import Vectors
+    from pyspark.sql import SparkSession
+
+    from hemiola.spark import DistributedClassifier
+
+    data = hemiola.load(next(place.glob("a9a/a9a.svm*")))
+    X, l2 = data.X, 1e-4
+    rows = [
+        (Vectors.sparse(X.shape[1], X.indices[a:b].tolist(), X.data[a:b].tolist()), float(y))
+        for a, b, y in zip(X.indptr[:-1], X.indptr[1:], data.y, strict=True)
+    ]
+    frame = SparkSession(spark).createDataFrame(rows, ["features", "label"])
+    frame = frame.repartition(PARTITIONS).cache()
+    frame.count()
+    table = Table(title="a9a, l2 = 1e-4")
+    for column in ("", "seconds", "objective"):
+        table.add_column(column, justify="left" if not column else "right")
+    peer = LogisticRegression(regParam=l2, standardization=False, maxIter=50)
+    ours = DistributedClassifier(
+        algorithm="admm", rounds=30, l2=l2, numWorkers=PARTITIONS, options={}
+    )
+    for name, estimator in (("MLlib", peer), ("DistributedClassifier (admm)", ours)):
+        start = perf_counter()
+        model = estimator.fit(frame)
+        seconds = perf_counter() - start
+        if name == "MLlib":
+            w = np.append(model.coefficients.toArray(), model.intercept)
+        else:
+            w = model.result.weights
+        table.add_row(name, f"{seconds:.1f}", f"{logistic(l2).value(w, Batch(data)):.7f}")
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data", type=Path, help="a directory with a9a/")
+    parser.add_argument("--patience", type=float, default=20.0, help="seconds (default: 20)")
+    given = parser.parse_args()
+    train, _ = hemiola.split(hemiola.load("breast_cancer"), test_size=0.3)
+    data = hemiola.Standardizer.fit(train).apply(train)
+    console = Console(width=100)
+    with session(f"local[{PARTITIONS}]") as spark:
+        empty = empty_seconds(spark)
+        table = Table(title=f"milliseconds a round; an empty job of 4 tasks: {1000 * empty:.0f}")
+        for column in ("algorithm", "rounds", "/ empty", "barrier", "published", "(rounds timed)",
+                       "/ rounds", "/ barrier"):  # fmt: skip
+            table.add_column(column, justify="left" if column == "algorithm" else "right")
+        for name in SETTINGS:
+            in_rounds, barrier = (engine_seconds(name, mode, data) for mode in ROUNDS)
+            published, timed = published_seconds(spark, data, name, given.patience)
+            table.add_row(
+                name, f"{1000 * in_rounds:.0f}", f"{in_rounds / empty:.2f}",
+                f"{1000 * barrier:.1f}", f"{1000 * published:,.0f}", str(timed),
+                f"{published / in_rounds:.0f}", f"{published / barrier:.0f}",
+            )  # fmt: skip
+        console.print(table)
+        if given.data is not None:
+            console.print(mllib(spark, given.data))
+
+
+if __name__ == "__main__":
+    main()
