@@ -14,6 +14,7 @@ from rich.table import Table
 from hemiola.cli import output
 from hemiola.errors import OptionError
 from hemiola.extras import require
+from hemiola.options import parse_call
 from hemiola.planner import Machine, Plan, Step, plan
 
 STATES = {"sgd": 0, "heavy-ball": 1, "nesterov": 1, "adagrad": 1, "adam": 2, "adamw": 2}
@@ -68,9 +69,9 @@ def parse_bytes(text: str) -> int:
 def _network(text: str) -> tuple[Any, tuple[int, ...]]:
     """A network of the zoo, or of the user's, and the shape of a sample."""
     require("torch", "torch")
-    from hemiola.objectives.networks import NETWORKS, build, module_for, parse
+    from hemiola.objectives.networks import NETWORKS, build, module_for
 
-    name, sizes = parse(text)
+    name, sizes = parse_call(text)
     if name in NETWORKS:
         built = build(text)
         return built.module, built.shape or (sizes["inputs"],)
