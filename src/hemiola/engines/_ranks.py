@@ -6,7 +6,6 @@ is left alone, and one group that dies takes no other with it.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import socket
@@ -25,19 +24,10 @@ import torch
 import torch.distributed as dist
 
 from hemiola.engines._crew import GUARD
+from hemiola.engines._fork_server import fork_server
 from hemiola.errors import OptionError, UnsupportedError, WorkersLostError
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
-_PRELOAD = [
-    "__main__",
-    "hemiola.algorithms.registry",
-    "hemiola.engines._replicated",
-    "hemiola.engines._star",
-    "hemiola.engines._warm",
-    "hemiola.objectives.torch",
-    "hemiola.partition",
-    "scipy.sparse",
-]
 _GRACE = 5.0
 """Seconds that a process may take to end by itself."""
 
@@ -170,8 +160,7 @@ class Launcher:
     """
 
     def __init__(self, parcel: int) -> None:
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(_PRELOAD)
+        self._context = fork_server()
         self._parcel = parcel
         self.place, self._store = open_store()
         self._alive, self._held = os.pipe()  # closed with this process, whatever ends it

@@ -34,6 +34,7 @@ from annotated_types import Ge, Gt
 from hemiola.communicate import Asynchronous, Grouped, Synchronous
 from hemiola.component import component
 from hemiola.engines._drive import drive
+from hemiola.engines._fork_server import fork_server
 from hemiola.engines._interpreter import switching_often
 from hemiola.engines._shared import keep_freed_memory, parcel
 from hemiola.errors import OptionError, StreamEnded, UnsupportedError
@@ -78,6 +79,8 @@ class Torchrun:
         if sys.platform != "linux":
             raise UnsupportedError("engine torchrun needs Linux; use threads.")
         require("torch", "torch")
+        if "RANK" not in os.environ:
+            fork_server()  # imports PyTorch while this process does
         from hemiola.engines._ranks import seat_of
 
         keep_freed_memory()
