@@ -106,7 +106,7 @@ def by_sklearn(data: Dataset, l1: float, l2: float) -> np.ndarray:
     """The optimum (d,) with an unpenalised intercept."""
     settings: dict[str, Any] = {"tol": 1e-12, "max_iter": 5000}
     if l1:
-        settings = {"solver": "saga", "tol": 1e-9, "max_iter": 5000, "random_state": 0}
+        settings = {"solver": "saga", "tol": 1e-9, "max_iter": 3000, "random_state": 0}
     else:
         settings["solver"] = "newton-cholesky" if data.n_features < 500 else "newton-cg"
     strength = 1 / (len(data) * (l1 + l2))
@@ -145,7 +145,7 @@ def compare_exactly(sets: list[Dataset]) -> None:
     for part in sets:
         for penalty in track(PENALTIES, description=part.name, transient=True):
             table.add_row(*exactness(part, penalty, workers=8))
-    Console(width=100).print(table)
+            Console(width=100).print(table)
 
 
 def main(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
+from multiprocessing import forkserver
 from typing import Any
 
 import numpy as np
@@ -107,3 +108,10 @@ def line():
 def run():
     """(algorithm, objective, data, workers=, updates=, ...) -> what the run left behind."""
     return _run
+
+
+@pytest.fixture(scope="module")
+def fresh_fork_server():
+    """Let the first run of a module start the process that others are forked from, so that it has
+    imported what this module needs, as PyTorch, and not what another one did."""
+    forkserver._forkserver._stop()

@@ -15,6 +15,8 @@ pytest.importorskip("torch")
 from hemiola.objectives import Torch
 from hemiola.objectives.networks import characters
 
+pytestmark = pytest.mark.usefixtures("fresh_fork_server")
+
 LINEAR = ("cocoa", "admm", "admm-sharing", "admm-async")
 """Recipes that need a loss with a dual, or apart from its penalty."""
 

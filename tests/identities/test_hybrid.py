@@ -256,10 +256,9 @@ def test_two_separated_speeds_are_two_groups():
 def test_grouping_does_not_depend_on_the_order_of_the_workers(rule):
     times = [1.0, 1.05, 4.0, 4.3, 4.2, 1.1]
     expected = {frozenset(times[k] for k in group) for group in rule.groups(seconds(*times))}
-    for order in itertools.permutations(range(6), 6):
-        if order[0] % 2 == 0 and order[1] < order[2]:
-            groups = rule.groups(seconds(*(times[k] for k in order)))
-            assert {frozenset(times[order[k]] for k in g) for g in groups} == expected
+    for order in itertools.islice(itertools.permutations(range(6)), 0, None, 13):
+        groups = rule.groups(seconds(*(times[k] for k in order)))
+        assert {frozenset(times[order[k]] for k in g) for g in groups} == expected
 
 
 def test_the_ratio_is_to_the_groups_fastest_so_that_nothing_chains():

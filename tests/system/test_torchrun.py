@@ -34,7 +34,10 @@ from hemiola.trace import load_trace
 from hemiola.training import fit
 
 pytest.importorskip("torch")
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory files are Linux's")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="memory files are Linux's"),
+    pytest.mark.usefixtures("fresh_fork_server"),
+]
 sys.path.append(str(Path(__file__).parents[2]))  # ranks import this module
 
 SMALL = {
