@@ -106,7 +106,8 @@ def by_sklearn(data: Dataset, l1: float, l2: float) -> np.ndarray:
     """The optimum (d,) with an unpenalised intercept."""
     settings: dict[str, Any] = {"tol": 1e-12, "max_iter": 5000}
     if l1:
-        settings = {"solver": "saga", "tol": 1e-9, "max_iter": 3000, "random_state": 0}
+        patience = 100_000 if len(data) < 1000 else 3000
+        settings = {"solver": "saga", "tol": 1e-9, "max_iter": patience, "random_state": 0}
     else:
         settings["solver"] = "newton-cholesky" if data.n_features < 500 else "newton-cg"
     strength = 1 / (len(data) * (l1 + l2))
