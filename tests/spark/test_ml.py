@@ -165,9 +165,9 @@ def test_a_model_is_saved_without_pickle_for_spark_and_for_the_library(spark, tm
     assert again.result.history.to_dict() == model.result.history.to_dict()
     model.result.save(tmp_path / "model.npz")
     plain = Result.load(tmp_path / "model.npz").model
-    said = [row.said for row in model.transform(frame).select("said").collect()]
-    features = np.array([row.features.toArray() for row in frame.collect()])
-    assert plain.predict(features).tolist() == said
+    rows = model.transform(frame).select("features", "said").collect()
+    features = np.array([row.features.toArray() for row in rows])
+    assert plain.predict(features).tolist() == [row.said for row in rows]
 
 
 # What does not fit
