@@ -24,7 +24,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from rich.console import Console
-from rich.progress import track
+from rich.live import Live
 from rich.table import Table
 from staleness import fashion_mnist
 
@@ -142,10 +142,9 @@ def main(
     table = Table(title=f"{NETWORK} on {train.name}, {WORKERS} workers, engine {engine}")
     for column in ("algorithm", "accuracy", "epochs", "rounds", "seconds", "MB sent"):
         table.add_column(column, justify="left" if column == "algorithm" else "right")
-    chosen = algorithms.split(",") if algorithms else list(SETTINGS)
-    for name in track(chosen, transient=True):
-        table.add_row(*cells(name, train, test, engine, epochs, target))
-    Console(width=100).print(table)
+    with Live(table, console=Console(width=100)):  # what is done is shown, whatever comes
+        for name in algorithms.split(",") if algorithms else SETTINGS:
+            table.add_row(*cells(name, train, test, engine, epochs, target))
 
 
 if __name__ == "__main__":
