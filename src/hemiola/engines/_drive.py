@@ -289,7 +289,7 @@ class Server:
 
     def refuses(self, up: Message) -> bool:
         """Whether a message is not finite. It is counted, and never applied."""
-        if all(_is_finite(array) for array in up.values()):
+        if all(is_finite(array) for array in up.values()):
             self.refused_in_a_row = 0
             return False
         self.ledger.refused += 1
@@ -388,8 +388,10 @@ def _happening(entry: dict[str, Any], ticks: Sequence[int]) -> Arrival | Change:
     return Arrival(**{"tick": ticks[entry["worker"]], **entry, "up": freeze(**entry["up"])})
 
 
-def _is_finite(array: Array) -> bool:
+def is_finite(array: Array) -> bool:
     """Whether all numbers are. The sum of squares says so in one pass, unless it overflows."""
+    if array.size and not any(array.strides):  # one number everywhere
+        return bool(np.isfinite(array.flat[0]))
     flat = array.ravel()
     return bool(np.isfinite(np.dot(flat, flat)) or np.isfinite(flat).all())
 

@@ -15,7 +15,7 @@ import os
 import signal
 import zlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from time import sleep
@@ -27,13 +27,13 @@ import torch
 from hemiola.algorithm import Task
 from hemiola.communicate import Synchronous
 from hemiola.engines._clock import WallClock
-from hemiola.engines._drive import Arrival, Change, Workers, drive, reduce_arrivals
+from hemiola.engines._drive import Arrival, Change, Workers, drive, is_finite, reduce_arrivals
 from hemiola.engines._faults import Done, Fate
 from hemiola.engines._flat import blank, flatten, layout_of, raised, report, unflatten
 from hemiola.engines._ranks import Place
 from hemiola.engines._shared import unpack
 from hemiola.errors import RestartError, StreamEnded, UnsupportedError, WorkersLostError
-from hemiola.job import Job
+from hemiola.job import Event, Job
 from hemiola.storage import nest_from_bytes, nest_to_bytes
 from hemiola.types import Array, Message, State, copy_state
 
@@ -181,7 +181,7 @@ class Replicated:
         head[0], head[1] = self._failure is not None, len(self._own)
         for worker, (up, steps, computed) in self._own.items():
             head[2] = zlib.crc32(layout_of(up))
-            finite = all(np.isfinite(array).all() for array in up.values())
+            finite = all(map(is_finite, up.values()))
             at = 3 + worker * _PER_WORKER
             head[at : at + _PER_WORKER] = float(up["weight"]), steps, computed, finite
         return head
@@ -246,19 +246,22 @@ class Replicated:
         reduce = self._job.algorithm.reduce
         weights = [float(arrival.up["weight"]) for arrival in arrivals]
         total = sum(weights)
-        joined = reduce.lift({**blank(self._layout, 0.0)}, 0.0)
-        for arrival, weight in zip(arrivals, weights, strict=True):
-            if self._is_mine(arrival.worker):
-                share = weight / total if total else 0.0
-                lifted = reduce.lift(self._messages[arrival.worker], share)
-                joined = reduce.merge(joined, lifted)
+        lifted = [
+            reduce.lift(self._messages[arrival.worker], weight / total if total else 0.0)
+            for arrival, weight in zip(arrivals, weights, strict=True)
+            if self._is_mine(arrival.worker)
+        ]
+        joined = lifted[0] if lifted else reduce.lift(blank(self._layout, 0.0), 0.0)
+        for part in lifted[1:]:
+            joined = reduce.merge(joined, part)
         return self._summed(joined), total
 
     def _summed(self, part: dict[str, Array]) -> Message:
         """The sum over all ranks, by one all-reduce of all arrays in one buffer."""
         dtype = np.result_type(*part.values())
-        flat = np.concatenate([array.ravel().astype(dtype, copy=False) for array in part.values()])
-        total = self._guarded(partial(self._ring.sum, flat))
+        flat = [array.ravel().astype(dtype, copy=False) for array in part.values()]
+        joined = flat[0] if len(flat) == 1 else np.concatenate(flat)
+        total = self._guarded(partial(self._ring.sum, joined))
         cuts = np.cumsum([array.size for array in part.values()])[:-1]
         return {
             name: piece.reshape(array.shape).astype(array.dtype, copy=False)
@@ -319,6 +322,17 @@ def take_part(parcel: int, place: Place, rank: int, size: int, options: Options)
     torch.set_num_threads(1)
     ring = ring_of(place, rank, size, rank, options.backend, options.timeout)
     follow(job, resume, Replicated(job, ring, options.fixed))
+
+
+def lead(job: Job, resume: State | None, executor: Replicated) -> Iterator[Event]:
+    """The run's updates; when whoever looks at them has enough, all ranks end."""
+    try:
+        yield from drive(job, executor, resume)
+    except KeyboardInterrupt:  # amid a conversation, perhaps
+        executor.is_over = True
+        raise
+    finally:
+        executor.close()
 
 
 def follow(job: Job, resume: State | None, executor: Replicated) -> None:

@@ -124,19 +124,12 @@ class Spark:
 
     def _barrier(self, job: Job, resume: State | None) -> Iterator[Event]:
         from hemiola.engines import _spark_stage as stages
+        from hemiola.engines._replicated import lead
 
         with session(self.master, self.conf) as spark:
             size = stages.size_of(job, spark, self.partitions)
-            fixed = self.reduce == "ordered"
             with closing(stages.Stage(job, spark, size, self.timeout)) as stage:
-                executor = stage.ranks(job, resume, fixed)
-                try:
-                    yield from drive(job, executor, resume)
-                except KeyboardInterrupt:  # amid a conversation, perhaps
-                    executor.is_over = True
-                    raise
-                finally:
-                    executor.close()
+                yield from lead(job, resume, stage.ranks(job, resume, self.reduce == "ordered"))
 
     def _star(self, job: Job, resume: State | None) -> Iterator[Event]:
         from hemiola.engines import _spark_stage as stages

@@ -113,13 +113,7 @@ class Torchrun:
             rank, local = (0, 0) if seat is None else (seat.rank, seat.local_rank)
             ring = rounds.ring_of(place, rank, size, local, self.backend, self.timeout)
             executor = rounds.Replicated(job, ring, self.reduce == "ordered", launcher)
-            try:
-                yield from drive(job, executor, resume)
-            except KeyboardInterrupt:  # amid a conversation, perhaps
-                executor.is_over = True
-                raise
-            finally:
-                executor.close()
+            yield from rounds.lead(job, resume, executor)
         finally:
             if launcher is not None:
                 launcher.close()
