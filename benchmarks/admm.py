@@ -25,7 +25,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from rich.console import Console
-from rich.progress import track
+from rich.live import Live
 from rich.table import Table
 from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
@@ -55,7 +55,6 @@ PENALTIES = {  # l1, l2
 PATIENT = {"stopping.absolute": 0, "stopping.relative": 0}
 SETTINGS: dict[str, dict[str, Any]] = {
     "rho balanced": {},
-    "rho = 0.1": {"balance.rounds": 0},
     "rho = 0.01": {"rho": 0.01, "balance.rounds": 0},
     "not relaxed": {"relax": 1.0},
 }
@@ -143,10 +142,10 @@ def compare_exactly(sets: list[Dataset]) -> None:
     table = Table(title="consensus model against scikit-learn's on all data")
     for column in ("data", "penalty", "workers", "rounds", "|w - w*|", "loss less", "support", "s"):
         table.add_column(column, justify="left" if column in ("data", "penalty") else "right")
-    for part in sets:
-        for penalty in track(PENALTIES, description=part.name, transient=True):
-            table.add_row(*exactness(part, penalty, workers=8))
-            Console(width=100).print(table)
+    with Live(table, console=Console(width=100)):
+        for part in sets:
+            for penalty in PENALTIES:
+                table.add_row(*exactness(part, penalty, workers=8))
 
 
 def main(
@@ -161,17 +160,17 @@ def main(
     table = Table(title=f"rounds (gradients) to a loss within {WITHIN:g} of the optimum")
     for column in ("data", "L-BFGS", "ADMM", *(f"{k} workers" for k in WORKERS)):
         table.add_column(column, justify="left" if column in ("data", "ADMM") else "right")
-    for part in data_sets(data):
-        objective = make_objective("logistic", part)
-        target = (1 + WITHIN) * pooled_optimum(objective, part)[1]
-        iterations, evaluations = lbfgs(objective, part, target)
-        for name in track(SETTINGS, description=part.name, transient=True):
-            cells = [admm(objective, part, target, k, rounds, name) for k in WORKERS]
-            first = name == next(iter(SETTINGS))
-            whole = f"{iterations} ({evaluations})" if first else ""
-            table.add_row(part.name.split(".")[0] if first else "", whole, name, *cells)
-        table.add_section()
-        Console(width=100).print(table)
+    with Live(table, console=Console(width=100)):  # what is done is shown, whatever comes
+        for part in data_sets(data):
+            objective = make_objective("logistic", part)
+            target = (1 + WITHIN) * pooled_optimum(objective, part)[1]
+            iterations, evaluations = lbfgs(objective, part, target)
+            first = [part.name.split(".")[0], f"{iterations} ({evaluations})"]
+            for name in SETTINGS:
+                cells = [admm(objective, part, target, k, rounds, name) for k in WORKERS]
+                table.add_row(*first, name, *cells)
+                first = ["", ""]
+            table.add_section()
 
 
 if __name__ == "__main__":
