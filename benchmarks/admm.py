@@ -41,7 +41,7 @@ from hemiola.training import make_objective
 WORKERS = (2, 8, 32)
 WITHIN = 1e-3
 EXACT: dict[str, tuple[dict[str, Any], int]] = {
-    "breast_cancer": ({"rho": 0.003, "balance.rounds": 0}, 600),
+    "breast_cancer": ({"rho": 0.01, "balance.rounds": 0}, 2000),
     "a9a": ({"rho": 0.01, "balance.rounds": 0}, 500),
     "debsec": ({"rho": 0.01}, 100),
 }

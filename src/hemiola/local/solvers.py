@@ -26,6 +26,9 @@ SUFFICIENT, SHORTER = 0.1, 0.5
 
 SMALLEST_STEP = 1e-8
 ROUND_OFF = 1e-15
+SETTLED = 1e-13
+"""Newton's steps of this relative size are rounding errors."""
+
 WHOLE = MiniBatch(None)
 
 
@@ -97,6 +100,8 @@ class Newton:
             if size <= tolerance:
                 break
             step = self._direction(problem, x, g, size, batch)
+            if float(np.linalg.norm(step)) <= SETTLED * (1 + float(np.linalg.norm(x))):
+                break
             moved = _backtrack(problem, x, f, step, float(g @ step), batch)
             if moved is None:
                 break
