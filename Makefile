@@ -29,7 +29,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 $(SPARK_READY): $(READY)
-	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[spark]'
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[spark,connect]'
 	@touch $@
 
 demo: $(READY)  ## Compare four algorithms on one data set and draw demo.png
@@ -61,14 +61,16 @@ test: $(READY)  ## Run the tests, JOBS files at a time
 
 test-spark: $(SPARK_READY)  ## Run the tests of engine spark (500 MB of packages, minutes)
 	$(BIN)/pytest --doctest-modules tests/spark src/hemiola/engines/_spark_*.py src/hemiola/spark
+	SPARK_REMOTE='local[4]' $(BIN)/pytest tests/spark/test_ml.py
 
 bench: $(READY)  ## Measure rounds, servers, and threads that share memory against their peers
 	$(BIN)/python benchmarks/rounds_per_second.py
 	$(BIN)/python benchmarks/server_throughput.py
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/peers.py $(if $(DATA),--data $(DATA))
 
-bench-spark: $(SPARK_READY)  ## Measure rounds on Spark against an empty job and the published way
-	$(BIN)/python benchmarks/spark_rounds.py $(if $(DATA),--data $(DATA))
+bench-spark: $(SPARK_READY)  ## Measure rounds on Spark, and seconds beside MLlib
+	$(BIN)/python benchmarks/spark_rounds.py
+	$(BIN)/python benchmarks/spark_mllib.py $(if $(DATA),--data $(DATA))
 
 format: $(READY)  ## Format the code and sort its imports
 	$(BIN)/ruff check --select I --fix $(SOURCES)

@@ -5,8 +5,7 @@ tenth, 5 local steps (SSGD: 1). The published way is written anew from its descr
 Python objects in an RDD; a random sample of it, a map and a join with the local models, which
 shuffles, for every local step; the driver averages; nothing cuts the lineage. It is timed for 20
 rounds at most, and stopped after ``--patience`` seconds. The empty job has 4 Python tasks that do
-nothing. With ``--data DIR`` also the seconds that MLlib's LogisticRegression takes on a9a, and
-those that the estimator takes to the same value of the objective.
+nothing.
 
 Run it with ``make bench-spark`` or ``python benchmarks/spark_rounds.py``.
 """
@@ -16,7 +15,6 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -27,7 +25,7 @@ from rich.table import Table
 import hemiola
 from hemiola.algorithms.registry import build
 from hemiola.callbacks import Callback
-from hemiola.dataset import Batch, Dataset
+from hemiola.dataset import Dataset
 from hemiola.engines.spark import Spark, session
 from hemiola.objectives import logistic
 
@@ -177,48 +175,8 @@ def published_seconds(spark: Any, data: Dataset, name: str, patience: float) -> 
     return (perf_counter() - start) / done, done
 
 
-# MLlib
-
-
-def mllib(spark: Any, place: Path) -> Table:
-    """Seconds to the same value of the objective, on a9a."""
-    from pyspark.ml.classification import LogisticRegression
-    from pyspark.ml.linalg import Vectors
-    from pyspark.sql import SparkSession
-
-    from hemiola.spark import DistributedClassifier
-
-    data = hemiola.load(next(place.glob("a9a/a9a.svm*")))
-    X, l2 = data.X, 1e-4
-    rows = [
-        (Vectors.sparse(X.shape[1], X.indices[a:b].tolist(), X.data[a:b].tolist()), float(y))
-        for a, b, y in zip(X.indptr[:-1], X.indptr[1:], data.y, strict=True)
-    ]
-    frame = SparkSession(spark).createDataFrame(rows, ["features", "label"])
-    frame = frame.repartition(PARTITIONS).cache()
-    frame.count()
-    table = Table(title="a9a, l2 = 1e-4")
-    for column in ("", "seconds", "objective"):
-        table.add_column(column, justify="left" if not column else "right")
-    peer = LogisticRegression(regParam=l2, standardization=False, maxIter=50)
-    ours = DistributedClassifier(
-        algorithm="admm", rounds=30, l2=l2, numWorkers=PARTITIONS, options={}
-    )
-    for name, estimator in (("MLlib", peer), ("DistributedClassifier (admm)", ours)):
-        start = perf_counter()
-        model = estimator.fit(frame)
-        seconds = perf_counter() - start
-        if name == "MLlib":
-            w = np.append(model.coefficients.toArray(), model.intercept)
-        else:
-            w = model.result.weights
-        table.add_row(name, f"{seconds:.1f}", f"{logistic(l2).value(w, Batch(data)):.7f}")
-    return table
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data", type=Path, help="a directory with a9a/")
     parser.add_argument("--patience", type=float, default=20.0, help="seconds (default: 20)")
     given = parser.parse_args()
     train, _ = hemiola.split(hemiola.load("breast_cancer"), test_size=0.3)
@@ -239,8 +197,6 @@ def main() -> None:
                 f"{published / in_rounds:.0f}", f"{published / barrier:.0f}",
             )  # fmt: skip
         console.print(table)
-        if given.data is not None:
-            console.print(mllib(spark, given.data))
 
 
 if __name__ == "__main__":

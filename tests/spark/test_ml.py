@@ -13,7 +13,6 @@ from pyspark.ml.evaluation import BinaryClassificationEvaluator
 from pyspark.ml.feature import StandardScaler
 from pyspark.ml.linalg import Vectors
 from pyspark.ml.tuning import CrossValidator, ParamGridBuilder
-from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from hemiola.dataset import Batch, make_dataset
@@ -26,11 +25,6 @@ from hemiola.spark import (
     DistributedClassifier,
     DistributedRegressor,
 )
-
-
-@pytest.fixture(scope="module")
-def spark(session):
-    return SparkSession(session)
 
 
 def numbers(n=240, classes=2, seed=1):
@@ -57,7 +51,8 @@ def frame_of(spark, X, y, kind="dense", weight=None, partitions=2):
     )
 
 
-QUICK = {"algorithm": "ssgd", "rounds": 400, "options": {"batch_size": "all"}, "l2": 0.01}
+QUICK = {"algorithm": "ssgd", "rounds": 400, "options": {"batch_size": "all"}, "l2": 0.01,
+         "numWorkers": 2}  # fmt: skip
 
 
 def test_it_finds_the_optimum_whatever_the_columns(spark):
@@ -104,7 +99,7 @@ def test_weights_count_as_rows_would(spark):
 def test_of_three_classes_probabilities_sum_to_one_and_labels_are_the_frames_own(spark):
     X, y = numbers(classes=3)
     frame = frame_of(spark, X, 10.0 * y + 5)
-    model = DistributedClassifier(rounds=20).fit(frame)
+    model = DistributedClassifier(rounds=20, numWorkers=2).fit(frame)
     assert model.numClasses == 3 and model.coefficientMatrix.shape == (3, 3)
     rows = model.transform(frame).select("features", "probability", "prediction").collect()
     assert {row.prediction for row in rows} <= {5.0, 15.0, 25.0}
@@ -157,7 +152,7 @@ def test_in_a_pipeline_and_a_cross_validator(spark, tmp_path):
 def test_a_model_is_saved_without_pickle_for_spark_and_for_the_library(spark, tmp_path):
     X, y = numbers()
     frame = frame_of(spark, X, y)
-    model = DistributedClassifier(rounds=5, predictionCol="said").fit(frame)
+    model = DistributedClassifier(rounds=5, numWorkers=2, predictionCol="said").fit(frame)
     model.save(str(tmp_path / "there"))
     again = DistributedClassificationModel.load(str(tmp_path / "there"))
     assert again.uid == model.uid and again.getPredictionCol() == "said"
@@ -195,7 +190,8 @@ def test_data_that_do_not_fit_are_refused_in_plain_words(spark):
         ),
         "has weights below zero": (good.withColumn("weight", F.lit(-1.0)), {"weightCol": "weight"}),
         "all rows that count are of one class, 1": (good.withColumn("label", F.lit(1.0)), {}),
-        "a partition has no rows that count": (good.filter("label > 7"), {}),
+        "no rows": (good.filter("label > 7"), {}),
+        "a partition has no rows that count": (good.limit(1), {}),
         "with 1 and with 2 numbers": (
             good.withColumn("v", uneven), {"featuresCol": "v"},
         ),
@@ -213,7 +209,7 @@ def test_options_that_make_no_sense_are_refused(spark):
         (OptionError, "rounds must be at least 1", {"rounds": 0}),
         (OptionError, "stps", {"options": {"stps": 3}, "algorithm": "bmuf"}),
         (UnsupportedError, "asgd is not synchronous", {"algorithm": "asgd"}),
-        (UnsupportedError, r"can run 4 tasks at once.*needs 5", {"numWorkers": 5}),
+        (UnsupportedError, "can run 4 tasks at once", {"numWorkers": 5}),
     ):
         with pytest.raises(error, match=words):
             DistributedClassifier(**params).fit(frame)
@@ -221,7 +217,7 @@ def test_options_that_make_no_sense_are_refused(spark):
 
 def test_a_model_refuses_other_data(spark):
     X, y = numbers(40)
-    model = DistributedClassifier(rounds=2).fit(frame_of(spark, X, y))
+    model = DistributedClassifier(rounds=2, numWorkers=2).fit(frame_of(spark, X, y))
     with pytest.raises(DataError, match="has a column 'prediction' already"):
         told = model.transform(frame_of(spark, X, y))
         model.transform(told.drop("rawPrediction", "probability"))

@@ -1,7 +1,7 @@
 """Training on a DataFrame: what a barrier stage's tasks do, and the driver that starts them.
 
-Worker k is task k, and its shard the rows of its partition. The tasks meet at a store in the
-driver, tell each other what they have, and are ranks from then on
+Worker k is task k, and its shard the rows of its partition. The tasks meet at a store in
+task 0, tell each other what they have, and are ranks from then on
 (:mod:`hemiola.engines._replicated`). Each has the same sample of the rows, at most 10,000 of all
 partitions, for the learning rate and the figures of the history. Task 0 sends the outcome to the
 driver, or what went wrong in whichever task: nothing is pickled.
@@ -9,19 +9,15 @@ driver, or what went wrong in whichever task: nothing is pickled.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from py4j.protocol import Py4JError
-from pyspark import BarrierTaskContext, SparkContext
-from pyspark.errors import PySparkException
+from pyspark import BarrierTaskContext
 from pyspark.sql import DataFrame
-from pyspark.sql.udf import UserDefinedFunction
-from pyspark.util import PythonEvalType
 from scipy import sparse
 
 from hemiola.algorithm import Algorithm
@@ -33,10 +29,8 @@ from hemiola.describe import describe
 from hemiola.engines import _replicated as ranks
 from hemiola.engines._drive import drive
 from hemiola.engines._flat import raised, report
-from hemiola.engines._ranks import open_store
-from hemiola.engines._spark_session import Jobs, cause_of
-from hemiola.engines._spark_stage import Meeting, slots_of
-from hemiola.errors import DataError, UnsupportedError, WorkersLostError
+from hemiola.engines._ranks import Place, Seat, open_store
+from hemiola.errors import DataError, UnsupportedError
 from hemiola.history import History
 from hemiola.job import Event, Job
 from hemiola.learning_rate import with_learning_rate
@@ -47,12 +41,12 @@ from hemiola.result import Model, Result
 from hemiola.rng import stream
 from hemiola.run import Plan, Run
 from hemiola.spark._columns import Rows, rows_of
+from hemiola.spark._stages import dealt, in_barrier
 from hemiola.storage import nest_from_bytes, nest_to_bytes
 from hemiola.training import make_objective
 from hemiola.types import Array, State
 
 _SAMPLE = 10_000
-_SCHEMA = "content binary"
 
 
 class Wish(NamedTuple):
@@ -82,50 +76,13 @@ def algorithm_of(wish: Wish) -> Algorithm:
 
 def train(frame: DataFrame, wish: Wish, workers: int | None, timeout: float) -> Result:
     """Train on a DataFrame's columns of features, labels and, perhaps, weights."""
-    spark = _context_of(frame)
     algorithm_of(wish)
-    parts = frame.rdd.getNumPartitions()
-    workers = workers or min(parts, slots_of(spark, 1))
-    slots_of(spark, workers)
-    if workers != parts:
-        frame = frame.repartition(workers)
-    local = spark.master.startswith("local[")
-    host = "127.0.0.1" if local else spark.getConf().get("spark.driver.host", "127.0.0.1")
-    assert host is not None
-    place, store = open_store(host)
+    frame = dealt(frame, workers)
 
     def task(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        return _task(batches, wish, Meeting(place, workers, timeout))
+        return _task(batches, wish, timeout)
 
-    with closing(Jobs(spark)) as jobs:
-        try:
-            rows = jobs.submit(_in_barrier(frame, task).collect).result()
-        except (Py4JError, PySparkException) as error:
-            raise WorkersLostError(f"Spark gave up training ({cause_of(error)})") from error
-    del store
-    return _result(bytes(rows[0][0]), wish)
-
-
-def _context_of(frame: DataFrame) -> SparkContext:
-    if not hasattr(frame, "_jdf"):
-        raise UnsupportedError(
-            "this DataFrame is one of Spark Connect, whose client the tasks cannot meet; use a "
-            "session that is not remote."
-        )
-    return frame.sparkSession.sparkContext
-
-
-def _in_barrier(frame: DataFrame, task: Callable[..., Any]) -> DataFrame:
-    """``frame.mapInArrow(task, schema, barrier=True)``, but without pandas, which that asks for.
-
-    A barrier stage that is the last one is never tried again when a task is lost, so another one
-    follows.
-    """
-    kind = PythonEvalType.SQL_MAP_ARROW_ITER_UDF
-    udf = UserDefinedFunction(task, _SCHEMA, evalType=kind)
-    column = udf(*(frame[name] for name in frame.columns))
-    found = DataFrame(frame._jdf.mapInArrow(column._jc, True, None), frame.sparkSession)
-    return found.repartition(1)
+    return _result(in_barrier(frame, task), wish)
 
 
 def _result(content: bytes, wish: Wish) -> Result:
@@ -148,17 +105,14 @@ def objective_of(wish: Wish, l2: float, classes: Array | None) -> Objective:
 
 
 def _task(
-    batches: Iterator[pa.RecordBatch], wish: Wish, meeting: Meeting
+    batches: Iterator[pa.RecordBatch], wish: Wish, timeout: float
 ) -> Iterator[pa.RecordBatch]:
     import torch
 
     torch.set_num_threads(1)
-    context = BarrierTaskContext.get()
-    rank = context.partitionId()
-    attempt = context.allGather(str(context.taskAttemptId()))[0]  # once: it takes a second
+    seat, store = _meet()
     own, error = _read(batches, wish)
-    place = replace(meeting.place, prefix=f"attempt {attempt}")
-    ring = ranks.ring_of(place, rank, meeting.size, 0, "gloo", meeting.timeout)
+    ring = ranks.ring_of(seat.place, seat.rank, seat.size, 0, "gloo", timeout)
     said = [part.tobytes() for part in ring.swap(b"" if error is None else report(error))]
     failed = next((words for words in said if words), None)
     if failed is not None:
@@ -166,8 +120,21 @@ def _task(
     else:
         assert own is not None
         content = _Rank(ring, own, wish).train()
-    if rank == 0:
+    if seat.rank == 0:
         yield pa.RecordBatch.from_pydict({"content": [nest_to_bytes(content)]})
+    del store
+
+
+def _meet() -> tuple[Seat, Any]:
+    """Where this task meets the others: at a store in task 0, which must keep it."""
+    context = BarrierTaskContext.get()
+    rank, own, store = context.partitionId(), "", None
+    if rank == 0:
+        place, store = open_store(context.getTaskInfos()[0].address.rpartition(":")[0])
+        own = f"{place.host} {place.port}"
+    said = context.allGather(own)  # once: it takes a second
+    host, port = said[0].split()
+    return Seat(Place(host, int(port)), rank, len(said), 0), store
 
 
 def _read(
