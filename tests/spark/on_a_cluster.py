@@ -22,7 +22,8 @@ def main(mode, kills, place):
     chosen = algorithm("eamsgd", lr=0.1, on_loss="restart", restarts=3)
     engine = Spark(mode=mode, partitions=2, reduce="ordered")
     found = []
-    with session(MASTER):
+    with session(MASTER) as spark:
+        spark.parallelize(range(4), 4).count()  # by then there are executors
         for seed in range(int(kills)):
             killer = Killer(executors, seed, within=0.1 if mode == "rounds" else 0.0)
             checkpoint = Path(place) / str(seed)

@@ -49,6 +49,6 @@ def test_nor_does_it_in_mode_barrier_with_a_checkpoint(session, wanted, tmp_path
 @pytest.mark.parametrize("mode", ["rounds", "barrier"])
 def test_nor_does_an_executor_that_is_killed(wanted, tmp_path, mode):
     command = [sys.executable, CLUSTER, mode, str(KILLS), tmp_path]  # one context a process
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120 + 60 * KILLS)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300 + 60 * KILLS)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [[1, wanted]] * KILLS
