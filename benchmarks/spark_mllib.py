@@ -4,8 +4,9 @@ DistributedClassifier, side by side on one DataFrame.
 Logistic regression with L2 penalty 1/n on sparse vectors in four partitions, cached; local[4].
 MLlib runs once to warm up and then as often as ``--repeats`` says, without standardisation and with
 its own stopping rule: the value that it reaches is the goal. DistributedClassifier with CoCoA+
-(``sigma`` as given) gets twice as many rounds until its value is as low; only the last of these
-fits counts, from the call to the model. Medians.
+(``sigma`` as given) gets twice as many rounds until its value is as low, or there are 512; only the
+last of these fits counts, from the call to the model. Medians. Compare the values: at 512 rounds
+the goal may be missed.
 
     python benchmarks/spark_mllib.py [--data DIRECTORY] [--scale 1.0] [--repeats 3]
 

@@ -130,7 +130,8 @@ def _meet() -> tuple[Seat, Any]:
     context = BarrierTaskContext.get()
     rank, own, store = context.partitionId(), "", None
     if rank == 0:
-        place, store = open_store(context.getTaskInfos()[0].address.rpartition(":")[0])
+        hosts = [info.address.rpartition(":")[0] for info in context.getTaskInfos()]
+        place, store = open_store(hosts[0] if len(set(hosts)) > 1 else "127.0.0.1")
         own = f"{place.host} {place.port}"
     said = context.allGather(own)  # once: it takes a second
     host, port = said[0].split()
