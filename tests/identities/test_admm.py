@@ -480,3 +480,10 @@ def test_what_cannot_be_is_refused(two_classes, line):
     for wrong in ({"rho": 0}, {"relax": 2.0}, {"balance.factor": 1}, {"stopping.relative": -1}):
         with pytest.raises(OptionError):
             build("admm", wrong)
+
+
+def test_newton_does_not_go_on_among_rounding_errors(two_classes):
+    rounds, solver = 10, Newton()
+    chosen = admm(0.3, 1.0, solver, 0.0, FIXED, EXACT)  # a tolerance that is never reached
+    result = hemiola.fit(chosen, logistic(), two_classes(80, 4), workers=1, rounds=rounds)
+    assert result.history.last.local_steps < rounds * solver.iterations / 4
