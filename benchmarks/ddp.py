@@ -34,7 +34,7 @@ from hemiola.algorithms.registry import build
 from hemiola.dataset import Dataset, make_dataset
 from hemiola.objectives.networks import build as network
 
-WORKERS, IMAGES, RATE, STEPS = 2, 1024, 0.01, 10
+WORKERS, IMAGES, RATE, STEPS = 2, 256, 0.01, 10
 NETWORKS = {
     "mlp2(inputs=784, classes=10, hidden=512, hidden2=512)": "mlp2(hidden=512, hidden2=512)",
     "alexnet(inputs=784, classes=10)": "alexnet",

@@ -25,6 +25,7 @@ from hemiola.communicate import Synchronous
 from hemiola.data import load
 from hemiola.dataset import make_dataset
 from hemiola.engines._flat import blank, flatten, layout_of, raised, report, unflatten
+from hemiola.engines._ring import Ring
 from hemiola.engines.torchrun import Torchrun
 from hemiola.errors import DataError, OptionError, UnsupportedError, WorkersLostError
 from hemiola.faults import Die, Hang, Poison, Slow
@@ -108,6 +109,24 @@ def test_an_all_reduce_differs_by_rounding(name):
     here, there = (trained(name, e) for e in ("serial", Torchrun(timeout=300)))
     assert there.weights == pytest.approx(here.weights, rel=1e-12)
     assert there.history.last.bytes_up == here.history.last.bytes_up
+
+
+def test_a_round_is_one_all_reduce(monkeypatch):
+    sums, plain = [], Ring.sum
+    monkeypatch.setattr(Ring, "sum", lambda ring, own: sums.append(own.size) or plain(ring, own))
+    trained("ssgd", Torchrun(timeout=300), workers=2, rounds=20)
+    twice, end = 2, 1  # two rounds have told the total weight before it is guessed
+    assert len(sums) == 20 + twice + end
+
+
+def test_a_wrong_guess_of_the_total_weight_does_not_matter(tmp_path):
+    X = np.random.default_rng(3).normal(size=(203, 4))  # shards of 51, 51, 51, 50 rows
+    uneven = make_dataset(X, (X[:, 0] > 0).astype(int))
+    chosen = algorithm("fedavg", participation=0.75)
+    kept = {"on": uneven, "rounds": 20, "eval_every": 3}
+    here = trained(chosen, "serial", checkpoint=tmp_path / "a", **kept)
+    there = trained(chosen, Torchrun(ranks=2, timeout=300), checkpoint=tmp_path / "b", **kept)
+    assert there.weights == pytest.approx(here.weights, rel=1e-11)
 
 
 def test_single_precision_stays_single():

@@ -1,12 +1,17 @@
 """Rounds without a server process: every rank keeps the server's state and applies every update.
 
-A rank computes the pieces of its own workers; then all swap a header, and then either all messages
+A rank computes the pieces of its own workers; then all swap heads, and then either all messages
 (the reduction is then the same loop on every rank, in rank order) or their sum, by an all-reduce.
 So all ranks make the same update, and the loop of rounds is that of every other engine.
 
-Before a round every rank says what it is about: the round, a wish for all workers' states, or the
-end. Who asks for states gets them, whatever the others are about; when one rank ends, all do. So
-ranks need not decide alike when to stop or to keep a checkpoint.
+Waiting for each other costs more than the numbers do, so a round is one all-reduce: the heads ride
+with the sum. That takes the round's total weight, by which messages are divided, before the heads
+have told it. Ranks guess that it is what it was in the last two rounds; when it is not, when a
+message is missing or laid out anew, the sum is thrown away and made again.
+
+A head also says what its rank is about: the round, a wish for all workers' states, or the end. Who
+asks for states gets them, as they were before the round that others have perhaps begun; when one
+rank ends, all do. So ranks need not decide alike when to stop or to keep a checkpoint.
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ import os
 import signal
 import zlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from time import sleep
@@ -31,6 +36,7 @@ from hemiola.engines._drive import Arrival, Change, Workers, drive, is_finite, r
 from hemiola.engines._faults import Done, Fate
 from hemiola.engines._flat import blank, flatten, layout_of, raised, report, unflatten
 from hemiola.engines._ranks import Place
+from hemiola.engines._ring import Heads, Ring, ring_of
 from hemiola.engines._shared import unpack
 from hemiola.errors import RestartError, StreamEnded, UnsupportedError, WorkersLostError
 from hemiola.job import Event, Job
@@ -38,41 +44,15 @@ from hemiola.storage import nest_from_bytes, nest_to_bytes
 from hemiola.types import Array, Message, State, copy_state
 
 _ROUND, _STATES, _STOP = range(3)
-_PER_WORKER = 4  # weight, local steps, seconds of computing, whether the message is finite
+_NOTHING = np.zeros(0, np.float32)
 
 
-class Ring:
-    """A group in which everybody says something to everybody at once."""
+class _Riding(NamedTuple):
+    """A sum of messages that came with the heads: of which workers, divided by which total."""
 
-    def __init__(self, group: Any, rank: int, size: int, device: str = "cpu") -> None:
-        self._group = group
-        self._device = torch.device(device)
-        self.rank = rank
-        self.size = size
-
-    def gather(self, own: Array) -> list[Array]:
-        """Everybody's array, all of one shape and type, in rank order."""
-        mine = torch.from_numpy(own).to(self._device)
-        found = [torch.empty_like(mine) for _ in range(self.size)]
-        self._group.allgather([found], [mine]).wait()
-        return [tensor.cpu().numpy() for tensor in found]
-
-    def swap(self, own: bytes | Array) -> list[Array]:
-        """Everybody's bytes (uint8), of any number, in rank order."""
-        mine = np.frombuffer(own, np.uint8) if isinstance(own, bytes) else own
-        sizes = [int(size[0]) for size in self.gather(np.array([len(mine)]))]
-        if not max(sizes):
-            return [mine] * self.size
-        padded = np.zeros(max(sizes), np.uint8)
-        padded[: len(mine)] = mine
-        return [found[:size] for found, size in zip(self.gather(padded), sizes, strict=True)]
-
-    def sum(self, own: Array) -> Array:
-        """The sum of everybody's arrays."""
-        total = torch.from_numpy(own).to(self._device)
-        self._group.allreduce([total]).wait()
-        found: Array = total.cpu().numpy()
-        return found
+    workers: list[int]
+    total: float
+    sum: Message
 
 
 class Options(NamedTuple):
@@ -81,14 +61,6 @@ class Options(NamedTuple):
     fixed: bool
     timeout: float
     backend: str
-
-
-def ring_of(place: Place, rank: int, size: int, local: int, backend: str, timeout: float) -> Ring:
-    """All ranks; on GPUs, a host's ``local``-th rank has its ``local``-th one."""
-    if backend == "nccl":
-        group = place.gpu_group("ring", rank, size, timeout)
-        return Ring(group, rank, size, f"cuda:{local % torch.cuda.device_count()}")
-    return Ring(place.group("ring", rank, size, timeout), rank, size)
 
 
 class Starter(Protocol):
@@ -120,6 +92,10 @@ class Replicated:
         self._asked: list[Task] = []
         self._own: dict[int, Done] = {}
         self._messages: dict[int, Message] = {}  # of this rank's workers, the latest
+        self._before: list[State] = []  # the workers' states when the round began
+        self._total: float | None = None  # the weight of the last round's messages
+        self._guess: float | None = None  # and of the next one's, if all goes on as it did
+        self._riding: _Riding | None = None
         self._done: deque[Arrival | Change] = deque()
         self._begun = [0] * job.workers
         self._layout = b"[]"
@@ -134,7 +110,7 @@ class Replicated:
 
     def start(self, down: Message, task: Task) -> None:
         if not self._asked:
-            self._agree(_ROUND)
+            self._before = [copy_state(state) for state in self._workers.states]
         self._asked.append(task)
         self._begun[task.worker] = task.step + 1
         if self._failure is not None or not self._is_mine(task.worker):
@@ -156,53 +132,62 @@ class Replicated:
 
     def _exchange(self) -> None:
         """Tell each other what has become of the pieces begun."""
-        heads = self._guarded(partial(self._ring.gather, self._header()))
-        if any(head[0] for head in heads):
+        heads, total = self._agree(_ROUND)
+        if heads.ranks[:, 1].any():
             self._fail()
-        self._share_layout(heads)
+        stays = self._share_layout(heads)
         messages = self._swapped() if self._fixed else {}
         for task in self._asked:
-            at = 3 + task.worker * _PER_WORKER
-            head = heads[self._rank_of(task.worker)]
-            weight, steps, computed, finite = head[at : at + _PER_WORKER].tolist()
+            weight, steps, computed, finite = heads.workers[task.worker].tolist()
             up = messages.get(task.worker)
             if up is None:
                 weights = {"weight": np.array(weight)}
                 up = {**blank(self._layout, 0.0 if finite else np.nan), **weights}
             arrival = Arrival(task.worker, up, int(steps), self.now(), computed, task.step)
             self._done.append(arrival)
+        guess, workers = self._guess, [task.worker for task in self._asked]
+        self._riding = _Riding(workers, guess, total) if guess is not None and stays else None
         self._messages |= {worker: done[0] for worker, done in self._own.items()}
         self._asked, self._own = [], {}
 
-    def _header(self) -> Array:
-        """Whether work failed, how many messages there are, a check sum of their layout, and four
-        numbers a worker."""
-        head = np.zeros(3 + _PER_WORKER * self._job.workers)
-        head[0], head[1] = self._failure is not None, len(self._own)
-        for worker, (up, steps, computed) in self._own.items():
-            head[2] = zlib.crc32(layout_of(up))
-            finite = all(map(is_finite, up.values()))
-            at = 3 + worker * _PER_WORKER
-            head[at : at + _PER_WORKER] = float(up["weight"]), steps, computed, finite
-        return head
-
-    def _agree(self, op: int) -> None:
-        """Until all ranks are about a round: give states to who asks; stop if one does."""
+    def _agree(self, op: int) -> tuple[Heads, Message]:
+        """Swap heads until all ranks are about the same: give states to who asks; stop if one does.
+        With the heads comes the sum of messages, if there is a guess of their total weight."""
+        mine = self._heads(op)
+        part = self._guessed(mine)
         while True:
-            said = self._guarded(partial(self._ring.gather, np.array([op])))
-            ops = {int(one[0]) for one in said}
+            digits, found = self._summed(mine.digits(), part)
+            heads = mine.joined(digits)
+            ops = set(heads.ranks[:, 0].tolist())
             if _STATES in ops:
-                own = [s if self._is_mine(k) else None for k, s in enumerate(self._workers.states)]
-                found = self._guarded(partial(self._ring.swap, nest_to_bytes(own)))
+                self._share_states()
                 if op == _STATES:
-                    self._join_states([nest_from_bytes(part.tobytes()) for part in found])
-                    return
+                    return heads, {}
                 continue
             if _STOP in ops:
                 self.is_over = True
                 if op == _ROUND:
                     raise StreamEnded("another rank has ended the run")
-            return
+            return heads, found
+
+    def _heads(self, op: int) -> Heads:
+        """This rank's part of them."""
+        heads = Heads.blank(self._ring.size, self._job.workers)
+        heads.ranks[self._ring.rank, :2] = op, self._failure is not None
+        for worker, (up, steps, computed) in self._own.items():
+            heads.ranks[self._ring.rank, 2:] = len(self._own), zlib.crc32(layout_of(up))
+            finite = all(map(is_finite, up.values()))
+            heads.workers[worker] = float(up["weight"]), steps, computed, finite
+        return heads
+
+    def _guessed(self, heads: Heads) -> dict[str, Array]:
+        """This rank's part of the round's sum, if the total weight is what it was."""
+        if self._guess is None:
+            return {}
+        own = {worker: done[0] for worker, done in self._own.items()}
+        fits = heads.ranks[self._ring.rank, 3] == zlib.crc32(self._layout)
+        sound = heads.workers[list(own), 3].all()
+        return self._lifted(own if fits and sound else {}, self._guess)
 
     def _fail(self) -> NoReturn:
         own = b"" if self._failure is None else report(self._failure)
@@ -213,11 +198,12 @@ class Replicated:
         rank = next(rank for rank, found in enumerate(reports) if len(found))
         raise raised(reports[rank].tobytes(), f"rank {rank}")
 
-    def _share_layout(self, heads: list[Array]) -> None:
-        """Learn how messages are laid out, which who has none this round cannot know."""
-        sums = {int(head[2]) for head in heads if head[1]}
+    def _share_layout(self, heads: Heads) -> bool:
+        """Learn how messages are laid out, which who has none this round cannot know; whether it is
+        as before."""
+        sums = {int(check) for _, _, count, check in heads.ranks if count}
         if sums == {zlib.crc32(self._layout)}:
-            return
+            return True
         own = layout_of(next(iter(self._own.values()))[0]) if self._own else b""
         found = {part.tobytes() for part in self._guarded(partial(self._ring.swap, own))} - {b""}
         if len(found) != 1:
@@ -225,6 +211,8 @@ class Replicated:
                 "rounds among ranks need messages of one shape; use engine processes."
             )
         self._layout = found.pop()
+        self._guess = self._total = None
+        return False
 
     def _swapped(self) -> dict[int, Message]:
         """Everybody's messages by worker."""
@@ -243,29 +231,41 @@ class Replicated:
         """The round's reduced message, the same on every rank, and its weight."""
         if self._fixed:
             return reduce_arrivals(self._job, arrivals)
+        weights = {arrival.worker: float(arrival.up["weight"]) for arrival in arrivals}
+        total = sum(weights.values())
+        self._guess, last, self._total = None, self._total, total
+        if not self._fixed and total == last:
+            self._guess = total
+        riding, self._riding = self._riding, None
+        if riding is not None and riding.workers == list(weights) and riding.total == total:
+            return riding.sum, total
+        own = {worker: self._messages[worker] for worker in weights if self._is_mine(worker)}
+        return self._summed(_NOTHING, self._lifted(own, total))[1], total
+
+    def _lifted(self, messages: Mapping[int, Message], total: float) -> dict[str, Array]:
+        """These workers' part of a reduction; zeros if there are none."""
         reduce = self._job.algorithm.reduce
-        weights = [float(arrival.up["weight"]) for arrival in arrivals]
-        total = sum(weights)
         lifted = [
-            reduce.lift(self._messages[arrival.worker], weight / total if total else 0.0)
-            for arrival, weight in zip(arrivals, weights, strict=True)
-            if self._is_mine(arrival.worker)
+            reduce.lift(up, float(up["weight"]) / total if total else 0.0)
+            for up in messages.values()
         ]
         joined = lifted[0] if lifted else reduce.lift(blank(self._layout, 0.0), 0.0)
         for part in lifted[1:]:
             joined = reduce.merge(joined, part)
-        return self._summed(joined), total
+        return joined
 
-    def _summed(self, part: dict[str, Array]) -> Message:
-        """The sum over all ranks, by one all-reduce of all arrays in one buffer."""
-        dtype = np.result_type(*part.values())
-        flat = [array.ravel().astype(dtype, copy=False) for array in part.values()]
+    def _summed(self, digits: Array, part: Mapping[str, Array]) -> tuple[Array, Message]:
+        """The sums over all ranks, by one all-reduce of all arrays in one buffer."""
+        arrays = [digits, *part.values()]
+        dtype = np.result_type(*arrays)
+        flat = [array.ravel().astype(dtype, copy=False) for array in arrays if array.size]
         joined = flat[0] if len(flat) == 1 else np.concatenate(flat)
         total = self._guarded(partial(self._ring.sum, joined))
-        cuts = np.cumsum([array.size for array in part.values()])[:-1]
-        return {
+        cuts = np.cumsum([array.size for array in arrays])[:-1]
+        summed, *pieces = np.split(total, cuts)
+        return summed, {
             name: piece.reshape(array.shape).astype(array.dtype, copy=False)
-            for (name, array), piece in zip(part.items(), np.split(total, cuts), strict=True)
+            for (name, array), piece in zip(part.items(), pieces, strict=True)
         }
 
     def set_state(self, worker: int, state: State) -> None:
@@ -275,9 +275,15 @@ class Replicated:
         self._agree(_STATES)
         return self._workers.states
 
-    def _join_states(self, found: list[list[State]]) -> None:
-        for worker in range(self._job.workers):
-            self._workers.states[worker] = found[self._rank_of(worker)][worker]
+    def _share_states(self) -> None:
+        """Learn all workers' states, as they were before a round that is under way here."""
+        states = self._before if self._asked else self._workers.states
+        own = [state if self._is_mine(k) else None for k, state in enumerate(states)]
+        parts = self._guarded(partial(self._ring.swap, nest_to_bytes(own)))
+        if not self._asked:
+            found = [nest_from_bytes(part.tobytes()) for part in parts]
+            for worker in range(self._job.workers):
+                self._workers.states[worker] = found[self._rank_of(worker)][worker]
 
     def pending(self) -> Sequence[Arrival | Change]:
         return list(self._done)
@@ -300,7 +306,9 @@ class Replicated:
         discipline = self._job.algorithm.communicate
         if isinstance(discipline, Synchronous) and discipline.on_loss == "restart":
             if self._starter is not None:
-                return RestartError(what, self._begun)
+                ahead = not self._asked  # then others have perhaps begun the next round
+                begun = [n + (ahead and not self._is_mine(k)) for k, n in enumerate(self._begun)]
+                return RestartError(what, begun)
             return WorkersLostError(
                 f"{what}; start with torchrun --max-restarts N and a checkpoint, to go on from it."
             )

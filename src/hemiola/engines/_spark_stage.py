@@ -22,6 +22,7 @@ from pyspark.errors import PySparkException
 from hemiola.engines import _replicated as ranks
 from hemiola.engines import _star as star
 from hemiola.engines._ranks import Place, open_store, wait_for_member
+from hemiola.engines._ring import ring_of
 from hemiola.engines._spark_blocks import blocks_of, check_partitions
 from hemiola.engines._spark_session import Jobs, cause_of
 from hemiola.errors import UnsupportedError, WorkersLostError
@@ -98,7 +99,7 @@ class Stage:
         self._done = self._jobs.submit(run)
         for rank in range(1, self._size + 1):
             self.wait_for(rank, "ring", rank, self._timeout)
-        ring = ranks.ring_of(self._place, 0, self._size + 1, 0, "gloo", self._timeout)
+        ring = ring_of(self._place, 0, self._size + 1, 0, "gloo", self._timeout)
         return ranks.Replicated(job, ring, fixed, self, idle=1)
 
     def server(self, job: Job) -> star.Server:
@@ -156,7 +157,7 @@ def take_part(
     for number in numbers:
         job = blocks[number].value.job
         place, size, timeout, fixed = meeting
-        ring = ranks.ring_of(place, number + 1, size + 1, 0, "gloo", timeout)
+        ring = ring_of(place, number + 1, size + 1, 0, "gloo", timeout)
         ranks.follow(job, resume, ranks.Replicated(job, ring, fixed, idle=1))
     return iter(())
 

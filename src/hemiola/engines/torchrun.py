@@ -92,6 +92,7 @@ class Torchrun:
     def _replicated(self, job: Job, resume: State | None, seat: Any) -> Iterator[Event]:
         from hemiola.engines import _replicated as rounds
         from hemiola.engines._ranks import Launcher
+        from hemiola.engines._ring import ring_of
 
         size = (self.ranks or job.workers) if seat is None else seat.size
         if size > job.workers:
@@ -111,7 +112,7 @@ class Torchrun:
                     launcher.wait_for(rank, "ring", rank, self.timeout)
             place = seat.place if launcher is None else launcher.place
             rank, local = (0, 0) if seat is None else (seat.rank, seat.local_rank)
-            ring = rounds.ring_of(place, rank, size, local, self.backend, self.timeout)
+            ring = ring_of(place, rank, size, local, self.backend, self.timeout)
             executor = rounds.Replicated(job, ring, self.reduce == "ordered", launcher)
             yield from rounds.lead(job, resume, executor)
         finally:

@@ -115,21 +115,22 @@ class Net:
         for part, shape in zip(flat.split(self._sizes), self._shapes, strict=True):
             yield part.view(shape)
 
-    @contextmanager
-    def gradients(self, w: Array) -> Iterator[Any]:
-        """Zeros (d,) that gradients are added to."""
-        g = torch.zeros(w.size, dtype=self.dtype, device=self.device)
-        parts = list(self._cut(g))
-        for p, part in zip(self._parameters, parts, strict=True):
-            p.grad = part.to(p.device)
-        try:
-            yield g
-            for p, part in zip(self._parameters, parts, strict=True):
-                if p.device != part.device:
-                    part.copy_(p.grad)
-        finally:
-            for p in self._parameters:
-                p.grad = None
+    def gradient(self, l2: float) -> Any:
+        """What backward has left in the parameters, and that of l2/2 |weights|^2: (d,), new."""
+        with torch.no_grad():
+            parts = [self._gradient_of(p, l2 if p.ndim > 1 else 0.0) for p in self._parameters]
+            return torch.cat([part.to(self.device).reshape(-1) for part in parts])
+
+    def _gradient_of(self, p: Any, l2: float) -> Any:
+        """Backward's own tensor where it left one; the module may not have used the parameter."""
+        g = torch.zeros_like(p) if p.grad is None else p.grad
+        g = g.to_dense() if g.is_sparse else g
+        return g.add_(p, alpha=l2) if l2 else g
+
+    def forget(self) -> None:
+        """Let the next backward start afresh."""
+        for p in self._parameters:
+            p.grad = None
 
     @contextmanager
     def drawing(self, seed: int) -> Iterator[None]:

@@ -163,25 +163,26 @@ class Torch:
     def grad(self, w: Array, batch: Batch) -> Array:
         """The gradient (d,) in training mode, a new array; of an empty batch only the penalty's."""
         net = self._net(w)
-        with net.gradients(w) as g:
+        try:
             if len(batch):
-                net.train()
-                try:
-                    with net.drawing(_seed(batch.address)):
-                        loss = self._loss(net, batch)
-                    loss.backward()
-                except ValueError as error:  # as of a layer that normalises one value
-                    raise DataError(
-                        f"{batch.data.name}: the module refuses a mini-batch of {len(batch)} "
-                        f"({error}); choose another batch_size."
-                    ) from error
-                finally:
-                    net.undo()
-            if self.l2:
-                with torch.no_grad():
-                    for p in net.weights:
-                        p.grad.add_(p, alpha=self.l2)
-        return net.host(g)
+                self._backward(net, batch)
+            return net.host(net.gradient(self.l2))
+        finally:
+            net.forget()
+
+    def _backward(self, net: Net, batch: Batch) -> None:
+        net.train()
+        try:
+            with net.drawing(_seed(batch.address)):
+                loss = self._loss(net, batch)
+            loss.backward()
+        except ValueError as error:  # as of a layer that normalises one value
+            raise DataError(
+                f"{batch.data.name}: the module refuses a mini-batch of {len(batch)} "
+                f"({error}); choose another batch_size."
+            ) from error
+        finally:
+            net.undo()
 
     def predict(self, w: Array, X: Any) -> Array:
         """Class numbers (m,), or real predictions (m,) if the loss is ``squared``."""

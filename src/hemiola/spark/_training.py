@@ -30,6 +30,7 @@ from hemiola.engines import _replicated as ranks
 from hemiola.engines._drive import drive
 from hemiola.engines._flat import raised, report
 from hemiola.engines._ranks import Place, Seat, open_store
+from hemiola.engines._ring import Ring, ring_of
 from hemiola.errors import DataError, UnsupportedError
 from hemiola.history import History
 from hemiola.job import Event, Job
@@ -112,7 +113,7 @@ def _task(
     torch.set_num_threads(1)
     seat, store = _meet()
     own, error = _read(batches, wish)
-    ring = ranks.ring_of(seat.place, seat.rank, seat.size, 0, "gloo", timeout)
+    ring = ring_of(seat.place, seat.rank, seat.size, 0, "gloo", timeout)
     said = [part.tobytes() for part in ring.swap(b"" if error is None else report(error))]
     failed = next((words for words in said if words), None)
     if failed is not None:
@@ -172,7 +173,7 @@ def _weighted(rows: Rows, name: str) -> Rows | None:
 class _Engine:
     """The ranks, to whom the run belongs."""
 
-    ring: ranks.Ring
+    ring: Ring
     name: str = "spark"
     supports: frozenset[type] = frozenset({Synchronous})
 
@@ -184,7 +185,7 @@ class _Engine:
 class _Rank:
     """A task that has rows, and knows what the others have."""
 
-    def __init__(self, ring: ranks.Ring, own: Rows, wish: Wish) -> None:
+    def __init__(self, ring: Ring, own: Rows, wish: Wish) -> None:
         self._ring = ring
         self._wish = wish
         total = float(len(own.y) if own.weight is None else own.weight.sum())
