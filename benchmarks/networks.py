@@ -29,6 +29,7 @@ from rich.table import Table
 from staleness import fashion_mnist
 
 import hemiola
+from hemiola.algorithm import Algorithm
 from hemiola.algorithms.registry import build
 from hemiola.callbacks import Callback
 from hemiola.dataset import Dataset
@@ -100,6 +101,16 @@ def data_sets(directory: Path | None) -> tuple[Dataset, Dataset]:
     return scaled(scale.apply(train)), scaled(scale.apply(test))
 
 
+def rounds_of(algorithm: Algorithm, train: Dataset, epochs: float) -> int:
+    if algorithm.name == "sandblaster":
+        return math.ceil(epochs * PORTIONS / WORKERS)
+    if algorithm.name == "post-local-sgd":  # rounds of one step, then of as many as averaging's
+        local: Any = algorithm.local
+        twin = build("model-averaging", {"steps": local.local.steps, "batch_size": BATCH})
+        return int(local.switch) + rounds_of(twin, train, epochs)
+    return rounds_for(algorithm, source_of(algorithm, train, WORKERS, 0), WORKERS, epochs)
+
+
 def cells(
     name: str, train: Dataset, test: Dataset, engine: str, epochs: float, target: float
 ) -> list[str]:
@@ -108,10 +119,7 @@ def cells(
     if key := BATCHES.get(name, "batch_size"):
         options[key] = BATCH
     algorithm = build(name, options)
-    if name == "sandblaster":
-        rounds = math.ceil(epochs * PORTIONS / WORKERS)
-    else:
-        rounds = rounds_for(algorithm, source_of(algorithm, train, WORKERS, 0), WORKERS, epochs)
+    rounds = rounds_of(algorithm, train, epochs)
     try:
         result = hemiola.fit(
             algorithm, NETWORK, train, engine=engine, workers=WORKERS, rounds=rounds,

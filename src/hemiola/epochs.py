@@ -11,7 +11,7 @@ from hemiola.algorithms.streaming_diloco import FragmentSteps
 from hemiola.communicate import Synchronous
 from hemiola.contracts import Source
 from hemiola.errors import OptionError
-from hemiola.local import Elastic, Gradient, LocalSDCA, LocalSteps
+from hemiola.local import AsyncElastic, Elastic, Gradient, LocalSDCA, LocalSteps
 
 
 def rounds_for(algorithm: AnyAlgorithm, source: Source, workers: int, epochs: float) -> int:
@@ -58,8 +58,10 @@ def _passes(algorithm: Algorithm, source: Source, workers: int) -> float:
         return local.epochs
     if isinstance(local, Gradient):
         steps = 1
-    elif isinstance(local, LocalSteps | Elastic | FragmentSteps):
-        steps = local.period if isinstance(local, Elastic) else local.steps or 1
+    elif isinstance(local, Elastic | AsyncElastic):
+        steps = local.period
+    elif isinstance(local, LocalSteps | FragmentSteps):
+        steps = local.steps or 1
     else:
         raise OptionError(
             f"{algorithm.name}: it is unknown how long an epoch of {type(local).__name__} is; "

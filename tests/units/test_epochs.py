@@ -21,6 +21,8 @@ from hemiola.partition import Shards
         ("fedprox", {"participation": 0.5}, 6),
         ("fedadam", {"epochs": 2}, 2),
         ("ditto", {"personal_epochs": 7}, 3),
+        ("easgd", {"period": 5}, 3),
+        ("eamsgd-async", {"period": 5}, 3),
     ],
 )
 def test_three_epochs_of_five_batches_each(two_classes, name, options, rounds):
