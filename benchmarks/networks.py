@@ -106,7 +106,7 @@ def rounds_of(algorithm: Algorithm, train: Dataset, epochs: float) -> int:
         return math.ceil(epochs * PORTIONS / WORKERS)
     if algorithm.name == "post-local-sgd":  # rounds of one step, then of as many as averaging's
         local: Any = algorithm.local
-        twin = build("model-averaging", {"steps": local.local.steps, "batch_size": BATCH})
+        twin = build("model-averaging", {"steps": local.then.steps, "batch_size": BATCH})
         return int(local.switch) + rounds_of(twin, train, epochs)
     return rounds_for(algorithm, source_of(algorithm, train, WORKERS, 0), WORKERS, epochs)
 
