@@ -57,7 +57,7 @@ examples: $(READY)  ## Run every script in examples/, shortened
 	done
 
 test: $(READY)  ## Run the tests, JOBS files at a time
-	$(BIN)/pytest tests --ignore tests/spark -n $(JOBS) --dist loadfile
+	$(BIN)/pytest tests --ignore tests/spark -n $(JOBS) --dist loadfile --durations 30
 
 test-spark: $(SPARK_READY)  ## Run the tests of engine spark (500 MB of packages, minutes)
 	$(BIN)/pytest --doctest-modules tests/spark src/hemiola/engines/_spark_*.py src/hemiola/spark
