@@ -11,7 +11,7 @@ from hemiola.algorithms.streaming_diloco import FragmentSteps
 from hemiola.communicate import Synchronous
 from hemiola.contracts import Source
 from hemiola.errors import OptionError
-from hemiola.local import AsyncElastic, Elastic, Gradient, LocalSDCA, LocalSteps
+from hemiola.local import Accumulate, AsyncElastic, Elastic, Gradient, LocalSDCA, LocalSteps
 
 
 def rounds_for(algorithm: AnyAlgorithm, source: Source, workers: int, epochs: float) -> int:
@@ -60,7 +60,7 @@ def _passes(algorithm: Algorithm, source: Source, workers: int) -> float:
         steps = 1
     elif isinstance(local, Elastic | AsyncElastic):
         steps = local.period
-    elif isinstance(local, LocalSteps | FragmentSteps):
+    elif isinstance(local, Accumulate | LocalSteps | FragmentSteps):
         steps = local.steps or 1
     else:
         raise OptionError(

@@ -23,6 +23,8 @@ from hemiola.partition import Shards
         ("ditto", {"personal_epochs": 7}, 3),
         ("easgd", {"period": 5}, 3),
         ("eamsgd-async", {"period": 5}, 3),
+        ("downpour", {"n_push": 5, "n_fetch": 5}, 3),
+        ("distbelief", {"n_push": 5, "n_fetch": 5}, 3),
     ],
 )
 def test_three_epochs_of_five_batches_each(two_classes, name, options, rounds):
