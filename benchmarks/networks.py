@@ -65,7 +65,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "adadelay": {"lr": 0.1},
     "adaptive-revision": {"lr": 0.03},
     "dc-asgd": {"lr": 0.1},
-    "downpour": {"lr": 0.02},
+    "downpour": {"lr": 0.02, "optimizer.lr": 0.02},
     "sandblaster": {},
     "hybrid": {"inner.lr": 0.1, "outer.lr": 0.1},
 }
