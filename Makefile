@@ -63,7 +63,7 @@ test-spark: $(SPARK_READY)  ## Run the tests of engine spark (500 MB of packages
 	$(BIN)/pytest --doctest-modules tests/spark src/hemiola/engines/_spark_*.py src/hemiola/spark
 	SPARK_REMOTE='local[4]' $(BIN)/pytest tests/spark/test_ml.py
 
-bench: $(READY)  ## Measure rounds, servers, threads and networks, beside their peers (an hour)
+bench: $(READY)  ## Measure rounds, servers, threads and networks, beside their peers
 	$(BIN)/python benchmarks/rounds_per_second.py
 	$(BIN)/python benchmarks/server_throughput.py
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/peers.py $(if $(DATA),--data $(DATA))

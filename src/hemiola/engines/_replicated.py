@@ -92,7 +92,7 @@ class Replicated:
         self._asked: list[Task] = []
         self._own: dict[int, Done] = {}
         self._messages: dict[int, Message] = {}  # of this rank's workers, the latest
-        self._before: list[State] = []  # the workers' states when the round began
+        self._before: list[State] = []  # this rank's workers' states when the round began
         self._total: float | None = None  # the weight of the last round's messages
         self._guess: float | None = None  # and of the next one's, if all goes on as it did
         self._riding: _Riding | None = None
@@ -110,7 +110,7 @@ class Replicated:
 
     def start(self, down: Message, task: Task) -> None:
         if not self._asked:
-            self._before = [copy_state(state) for state in self._workers.states]
+            self._before = [copy_state(state) for state in self._own_states()]
         self._asked.append(task)
         self._begun[task.worker] = task.step + 1
         if self._failure is not None or not self._is_mine(task.worker):
@@ -233,9 +233,7 @@ class Replicated:
             return reduce_arrivals(self._job, arrivals)
         weights = {arrival.worker: float(arrival.up["weight"]) for arrival in arrivals}
         total = sum(weights.values())
-        self._guess, last, self._total = None, self._total, total
-        if not self._fixed and total == last:
-            self._guess = total
+        self._guess, self._total = (total if total == self._total else None), total
         riding, self._riding = self._riding, None
         if riding is not None and riding.workers == list(weights) and riding.total == total:
             return riding.sum, total
@@ -275,10 +273,13 @@ class Replicated:
         self._agree(_STATES)
         return self._workers.states
 
+    def _own_states(self) -> list[State]:
+        """None for the workers of other ranks, of which a checkpoint has perhaps left copies."""
+        return [s if self._is_mine(k) else None for k, s in enumerate(self._workers.states)]
+
     def _share_states(self) -> None:
         """Learn all workers' states, as they were before a round that is under way here."""
-        states = self._before if self._asked else self._workers.states
-        own = [state if self._is_mine(k) else None for k, state in enumerate(states)]
+        own = self._before if self._asked else self._own_states()
         parts = self._guarded(partial(self._ring.swap, nest_to_bytes(own)))
         if not self._asked:
             found = [nest_from_bytes(part.tobytes()) for part in parts]
