@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from hemiola.algorithm import Algorithm, Info
+from hemiola.dataset import make_dataset
 from hemiola.engines.simulator import LogNormal, Simulator
 from hemiola.job import PULL, Job, Trace
 from hemiola.objectives import logistic
@@ -145,3 +146,20 @@ def parallel():
             return [future.result() for future in futures]
 
     return run
+
+
+def _three_classes(n=90, p=3):
+    rng = np.random.default_rng(3)
+    X = rng.normal(size=(n, p))
+    return make_dataset(X, (X @ rng.normal(size=(p, 3)) + rng.normal(size=(n, 3))).argmax(axis=1))
+
+
+@pytest.fixture
+def problems(two_classes, line):
+    """Data by loss."""
+    return {
+        "logistic": two_classes(80, 4),
+        "squared": line(80, 4),
+        "softmax": _three_classes(),
+        "hinge": two_classes(80, 4),
+    }

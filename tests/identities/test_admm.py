@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
-from scipy import sparse
 from sklearn.linear_model import ElasticNet, LogisticRegression, Ridge
 from sklearn.svm import SVC
 
 import hemiola
 from hemiola.aggregate import Balance, Consensus, Stopping
-from hemiola.algorithm import MiniBatch, Task
+from hemiola.algorithm import MiniBatch
 from hemiola.algorithms import admm
 from hemiola.algorithms.admm import Steps
 from hemiola.algorithms.registry import build
 from hemiola.dataset import Batch, make_dataset
 from hemiola.errors import OptionError
-from hemiola.local import LBFGS, Dual, Newton
-from hemiola.local.solvers import WHOLE, Augmented
-from hemiola.objectives import LinearObjective, factorization, hinge, logistic, softmax, squared
+from hemiola.local import LBFGS, Newton
+from hemiola.objectives import LinearObjective, factorization, hinge, logistic, squared
 from hemiola.optim import SGD, Adam, HeavyBall
-from hemiola.partition import BySpeed, Contiguous, Shards
+from hemiola.partition import BySpeed, Contiguous
 from hemiola.penalty import Penalty
 from hemiola.reference import pooled_optimum
 
@@ -36,29 +34,13 @@ PENALTIES = {
     "elastic net": {"l1": 0.02, "l2": 0.05},
 }
 
+LOSSES = ("logistic", "squared", "softmax")
+NO_ONE_OPTIMUM = ("softmax", "none")
+
 
 def train(objective, data, *, workers=4, rounds=300, **options):
     chosen = admm(**{"stopping": EXACT, **options})
     return hemiola.fit(chosen, objective, data, workers=workers, rounds=rounds, eval_every=1)
-
-
-def three_classes(n=90, p=3):
-    rng = np.random.default_rng(3)
-    X = rng.normal(size=(n, p))
-    return make_dataset(X, (X @ rng.normal(size=(p, 3)) + rng.normal(size=(n, 3))).argmax(axis=1))
-
-
-def task_for(objective, source, worker=1):
-    return Task(worker, 0, source.workers, 0, objective, source)
-
-
-def problems(two_classes, line):
-    return {
-        "logistic": two_classes(80, 4),
-        "squared": line(80, 4),
-        "softmax": three_classes(),
-        "hinge": two_classes(80, 4),
-    }
 
 
 def subgradient_residual(objective, w, data, free):
@@ -224,12 +206,11 @@ def test_the_residuals_vanish_and_the_pooled_optimum_is_the_fixed_point(two_clas
 # The limit
 
 
-@pytest.mark.parametrize("penalty", PENALTIES)
-@pytest.mark.parametrize("loss", ["logistic", "squared", "softmax"])
-def test_the_limit_is_the_pooled_optimum(two_classes, line, loss, penalty):
-    if (loss, penalty) == ("softmax", "none"):
-        pytest.skip("the optimum of softmax without a penalty is not unique")
-    data = problems(two_classes, line)[loss]
+@pytest.mark.parametrize(
+    ("loss", "penalty"), [pair for pair in product(LOSSES, PENALTIES) if pair != NO_ONE_OPTIMUM]
+)
+def test_the_limit_is_the_pooled_optimum(problems, loss, penalty):
+    data = problems[loss]
     objective = LinearObjective(loss, **PENALTIES[penalty])
     result = train(objective, data, partition=UNEVEN, rho=0.1)
     free = 3 if loss == "softmax" else 1
@@ -367,60 +348,6 @@ def test_the_proximal_operator_minimises_what_it_says(penalty, rho):
             assert value(z + step * direction) >= value(z)
 
 
-@pytest.mark.parametrize("loss", ["logistic", "squared", "softmax"])
-@pytest.mark.parametrize("csr", [False, True], ids=["dense", "csr"])
-@pytest.mark.parametrize("intercept", [True, False])
-def test_the_hessian_is_the_derivative_of_the_gradient(two_classes, line, loss, csr, intercept):
-    data = problems(two_classes, line)[loss]
-    if csr:
-        data = replace(data, X=sparse.csr_array(data.X))
-    data = replace(data, weight=np.random.default_rng(0).uniform(0.5, 1.5, len(data)))
-    objective, batch = LinearObjective(loss, intercept=intercept), Batch(data, np.arange(3, 70))
-    w = np.random.default_rng(1).normal(size=objective.init(data, None).size)
-    if not intercept:
-        w[-(w.size // (data.n_features + 1)) :] = 0
-    hessian = objective.hessian(w, batch)
-    H = hessian.matrix()
-    free = np.ones(w.size, bool)
-    if not intercept:
-        free[-(w.size // (data.n_features + 1)) :] = False
-    for j, e in enumerate(np.eye(w.size)):
-        np.testing.assert_allclose(hessian.dot(e), H[:, j], atol=1e-12)
-        slope = (objective.grad(w + 1e-5 * e, batch) - objective.grad(w - 1e-5 * e, batch)) / 2e-5
-        np.testing.assert_allclose(H[:, j], slope * free[j], atol=1e-8)
-
-
-SOLVERS = [Newton(), Newton(direct=0), LBFGS()]
-
-
-@pytest.mark.parametrize("solver", SOLVERS, ids=["factorised", "cg", "lbfgs"])
-@pytest.mark.parametrize("make", [logistic, softmax, squared])
-def test_solvers_stop_when_the_gradient_is_as_small_as_asked(two_classes, line, make, solver):
-    objective = make()
-    data = problems(two_classes, line)[objective.loss]
-    source = Shards(data, Contiguous(), 2, 0)
-    rng, d = np.random.default_rng(0), objective.init(data, None).size
-    problem = Augmented(objective, rng.normal(size=d), 0.3)
-    task = task_for(objective, source)
-    previous = 0
-    for tolerance in (1e-1, 1e-3, 1e-7):
-        x, _, gradients = solver.solve(problem, np.zeros(d), tolerance, {}, task)
-        assert np.linalg.norm(problem.grad(x, source.batch(1, 0, WHOLE))) <= tolerance
-        assert gradients >= previous
-        previous = gradients
-
-
-def test_the_dual_solver_is_exact_for_the_hinge_loss(two_classes):
-    data = two_classes(80, 4)
-    source, rng = Shards(data, Contiguous(), 2, 0), np.random.default_rng(0)
-    problem = Augmented(hinge(), rng.normal(size=5), 0.3)
-    batch = source.batch(1, 0, WHOLE)
-    x, _, _ = Dual().solve(problem, np.zeros(5), 1e-12, {}, task_for(hinge(), source))
-    for direction in (*np.eye(5), *rng.normal(size=(40, 5))):
-        for step in (1e-4, -1e-4, 1e-2, -1e-2):
-            assert problem.value(x + step * direction, batch) >= problem.value(x, batch) - 1e-12
-
-
 def test_a_tighter_tolerance_follows_the_residuals():
     rule = Consensus(penalty=Penalty())
     state = rule.init(np.zeros(3), 2)
@@ -480,10 +407,3 @@ def test_what_cannot_be_is_refused(two_classes, line):
     for wrong in ({"rho": 0}, {"relax": 2.0}, {"balance.factor": 1}, {"stopping.relative": -1}):
         with pytest.raises(OptionError):
             build("admm", wrong)
-
-
-def test_newton_does_not_go_on_among_rounding_errors(two_classes):
-    rounds, solver = 10, Newton()
-    chosen = admm(0.3, 1.0, solver, 0.0, FIXED, EXACT)  # a tolerance that is never reached
-    result = hemiola.fit(chosen, logistic(), two_classes(80, 4), workers=1, rounds=rounds)
-    assert result.history.last.local_steps < rounds * solver.iterations / 4

@@ -177,6 +177,9 @@ class Server:
         self.at_work: set[int] = set()  # who owes an answer
         self.refused_in_a_row = 0
         self._in_rounds = isinstance(job.algorithm.communicate, Synchronous)
+        aggregate = job.algorithm.aggregate  # looked at once: a look takes 10 us
+        self._clocked = aggregate if isinstance(aggregate, Clocked) else None
+        self._measured = aggregate if isinstance(aggregate, Measured) else None
         if resume is not None:
             self._restore(resume)
 
@@ -303,9 +306,8 @@ class Server:
 
     def complete(self) -> None:
         """Without a message that would tell it: let the aggregate know which clocks are done."""
-        aggregate = self.job.algorithm.aggregate
-        if isinstance(aggregate, Clocked):
-            self.state = aggregate.complete(self.state, self.ticks.lowest)
+        if self._clocked is not None:
+            self.state = self._clocked.complete(self.state, self.ticks.lowest)
 
     def change(self, change: Change) -> None:
         """Take a worker out, or take one back with a fresh state at the current model.
@@ -341,8 +343,8 @@ class Server:
         return WorkersLostError(f"{who} will never answer, and the run would wait for ever.")
 
     def event(self, workers: Sequence[int], staleness: int, snapshot: Callable[[], State]) -> Event:
-        clock, aggregate = self.executor.now(), self.job.algorithm.aggregate
-        stopped = aggregate.ended(self.state) if isinstance(aggregate, Measured) else None
+        clock = self.executor.now()
+        stopped = None if self._measured is None else self._measured.ended(self.state)
         return Event(
             self.step, clock, workers, staleness, self.state, self.ledger, snapshot, stopped
         )
