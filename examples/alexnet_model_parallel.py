@@ -1,6 +1,6 @@
 """Train AlexNet over two processes: cut between its layers, or by the one weird trick.
 
-    python examples/alexnet_model_parallel.py [--data DIRECTORY] [--how pipeline] [--epochs 5]
+    python examples/alexnet_model_parallel.py [--data DIRECTORY] [--how pipeline] [--epochs 12]
 
 ``--how pipeline``: each process has half of the layers, cut where ``hemiola.planner`` says, and
 activations go from one to the other in micro-batches. ``--how trick``: each has all convolutions
@@ -36,7 +36,7 @@ from hemiola.planner import Machine, Step, plan
 
 QUICK = bool(os.environ.get("HEMIOLA_QUICK"))
 WORKERS, MICRO = 2, 8
-RATE, MOMENTUM, DECAY = 0.03, 0.9, 5e-4
+RATE, MOMENTUM, DECAY = 0.06, 0.9, 5e-4
 MEMORY = 8e3  # bytes of a worker, for each kernel of conv1 and sample of a step
 
 
@@ -57,6 +57,12 @@ def digits() -> list[tuple[Any, Any]]:
         X = np.pad(X, ((0, 0), (2, 2), (2, 2)))[:, None].astype(np.float32)
         parts.append((torch.from_numpy(X), torch.from_numpy(data.y.astype(np.int64))))
     return parts
+
+
+def standardised(parts: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+    """Pixels of mean 0 and variance 1 in the first part; the others on the same scale."""
+    spread, mean = torch.std_mean(parts[0][0])
+    return [((x - mean) / spread, y) for x, y in parts]
 
 
 class Piped:
@@ -120,7 +126,7 @@ def work(rank: int, given: argparse.Namespace, cuts: list[int], store: str) -> N
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=WORKERS)
     parts = [images(given.data, p) for p in ("train", "t10k")] if given.data else digits()
-    (x, y), test = parts
+    (x, y), test = standardised(parts)
     network = build(f"alexnet(width={given.width})", seed=0).module
     own = HOW[given.how](network, cuts)
     steps = given.epochs * (len(y) // given.batch)
@@ -150,7 +156,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, help="samples in a step; fewer where data are few")
     parser.add_argument("--width", type=int, default=4 if QUICK else 16, help="kernels of conv1")
     given = parser.parse_args()
-    given.epochs = given.epochs or (1 if QUICK else 6 if given.data else 20)
+    given.epochs = given.epochs or (1 if QUICK else 12 if given.data else 20)
     given.batch = given.batch or (128 if given.data else 32)
     network = build(f"alexnet(width={given.width})").module
     memory, step = MEMORY * given.width * given.batch, Step(given.batch, MICRO)

@@ -16,7 +16,8 @@ import pytest
 from hemiola.aggregate import Sharded
 from hemiola.algorithm import MiniBatch
 from hemiola.algorithms import asgd, ssgd, ssp
-from hemiola.engines._drive import Change, drive
+from hemiola.engines._drive import drive
+from hemiola.engines._executor import Change
 from hemiola.engines.serial import Serial, _Executor
 from hemiola.engines.simulator import LogNormal, Simulator, Stragglers
 from hemiola.engines.threads import Threads

@@ -16,7 +16,7 @@ from hemiola.aggregate import Average, WeightedMean
 from hemiola.algorithm import Algorithm
 from hemiola.communicate import Asynchronous, Synchronous
 from hemiola.component import component
-from hemiola.engines._drive import refuse_unsupported
+from hemiola.engines._executor import refuse_unsupported
 from hemiola.engines.serial import Serial
 from hemiola.engines.simulator import Constant, Simulator
 from hemiola.engines.threads import Threads

@@ -13,8 +13,9 @@ from hemiola.algorithm import MiniBatch
 from hemiola.algorithms import asgd, model_averaging, ssgd, ssp
 from hemiola.algorithms.registry import build
 from hemiola.communicate import Synchronous
-from hemiola.engines._drive import Arrival, Server
+from hemiola.engines._executor import Arrival
 from hemiola.engines._faults import SPARED, Fate
+from hemiola.engines._server import Server
 from hemiola.engines.serial import Serial
 from hemiola.engines.simulator import Constant, LogNormal, Simulator
 from hemiola.errors import (

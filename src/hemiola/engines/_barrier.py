@@ -8,7 +8,7 @@ from hemiola.communicate import Asynchronous
 from hemiola.types import State
 
 if TYPE_CHECKING:
-    from hemiola.engines._drive import Server
+    from hemiola.engines._server import Server
 
 
 class Barrier:

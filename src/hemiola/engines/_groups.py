@@ -13,7 +13,8 @@ from typing import Any
 
 from hemiola.algorithm import Info, weight_of
 from hemiola.communicate import Grouped
-from hemiola.engines._drive import Arrival, Change, Executor, Server, as_arrival, reduce_arrivals
+from hemiola.engines._executor import Arrival, Change, Executor, as_arrival
+from hemiola.engines._server import Server, reduce_arrivals
 from hemiola.engines._speeds import Speeds
 from hemiola.errors import OptionError
 from hemiola.grouping import Groups

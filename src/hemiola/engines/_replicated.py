@@ -32,11 +32,13 @@ import torch
 from hemiola.algorithm import Task
 from hemiola.communicate import Synchronous
 from hemiola.engines._clock import WallClock
-from hemiola.engines._drive import Arrival, Change, Workers, drive, is_finite, reduce_arrivals
+from hemiola.engines._drive import drive
+from hemiola.engines._executor import Arrival, Change, Workers
 from hemiola.engines._faults import Done, Fate
 from hemiola.engines._flat import blank, flatten, layout_of, raised, report, unflatten
 from hemiola.engines._ranks import Place
 from hemiola.engines._ring import Heads, Ring, ring_of
+from hemiola.engines._server import is_finite, reduce_arrivals
 from hemiola.engines._shared import unpack
 from hemiola.errors import RestartError, StreamEnded, UnsupportedError, WorkersLostError
 from hemiola.job import Event, Job

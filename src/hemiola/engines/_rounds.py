@@ -8,15 +8,8 @@ from functools import partial
 
 from hemiola.algorithm import Info
 from hemiola.communicate import Synchronous
-from hemiola.engines._drive import (
-    Arrival,
-    Change,
-    Executor,
-    Joining,
-    Server,
-    reduce_arrivals,
-    words,
-)
+from hemiola.engines._executor import Arrival, Change, Executor, Joining
+from hemiola.engines._server import Server, reduce_arrivals, words
 from hemiola.errors import DivergedError, RestartError, WorkersLostError
 from hemiola.job import Event, Job
 from hemiola.types import State

@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 from hemiola.algorithm import Task
 from hemiola.communicate import Synchronous
 from hemiola.engines._clock import WallClock
-from hemiola.engines._drive import Arrival, Change, Workers
+from hemiola.engines._executor import Arrival, Change, Workers
 from hemiola.engines._flat import raised, report
 from hemiola.engines._spark_blocks import blocks_of, check_partitions, partition_of
 from hemiola.engines._spark_session import Jobs, cause_of

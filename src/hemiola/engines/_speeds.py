@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hemiola.communicate import Grouped
-from hemiola.engines._drive import Arrival
+from hemiola.engines._executor import Arrival
 from hemiola.grouping import Groups, expect, forecast, in_order, typical
 from hemiola.types import Array
 

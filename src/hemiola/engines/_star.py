@@ -26,7 +26,7 @@ import torch
 from hemiola.algorithm import Task
 from hemiola.engines._clock import WallClock
 from hemiola.engines._crew import GUARD
-from hemiola.engines._drive import Arrival, Change, Workers
+from hemiola.engines._executor import Arrival, Change, Workers
 from hemiola.engines._faults import Fate, Returns, earliest
 from hemiola.engines._flat import flatten, layout_of, raised, report, unflatten
 from hemiola.engines._ranks import NEVER, Place

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from threadpoolctl import threadpool_limits
 
 from hemiola.engines import _wire
-from hemiola.engines._drive import Workers
+from hemiola.engines._executor import Workers
 from hemiola.engines._faults import Fate
 from hemiola.engines._shared import Inbox, Outbox, keep_freed_memory, pack, unpack
 from hemiola.engines._wire import GoneError, Packet, Wire

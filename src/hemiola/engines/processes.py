@@ -33,7 +33,8 @@ from hemiola.component import component
 from hemiola.engines import _wire
 from hemiola.engines._clock import WallClock
 from hemiola.engines._crew import GUARD, Crew
-from hemiola.engines._drive import Arrival, Change, drive
+from hemiola.engines._drive import drive
+from hemiola.engines._executor import Arrival, Change
 from hemiola.engines._faults import Fate, Returns, earliest
 from hemiola.engines._shared import keep_freed_memory, pack, parcel, unpack
 from hemiola.engines._wire import Packet

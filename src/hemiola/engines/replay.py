@@ -13,9 +13,11 @@ from typing import ClassVar
 
 from hemiola.algorithm import Task
 from hemiola.communicate import Asynchronous, Grouped
-from hemiola.engines._drive import Arrival, Change, Server, Workers, apply
+from hemiola.engines._asynchronous import apply
+from hemiola.engines._executor import Arrival, Change, Workers
 from hemiola.engines._faults import refuse_faults
 from hemiola.engines._groups import GroupLoop
+from hemiola.engines._server import Server
 from hemiola.errors import CheckpointError
 from hemiola.grouping import Groups, in_order
 from hemiola.job import GROUP, JOIN, PULL, PUSH, Event, Job, Trace

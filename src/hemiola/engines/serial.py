@@ -15,7 +15,8 @@ from hemiola.algorithm import Task
 from hemiola.communicate import Asynchronous, Grouped, Synchronous
 from hemiola.component import component
 from hemiola.engines._clock import WallClock
-from hemiola.engines._drive import Arrival, Change, Workers, drive
+from hemiola.engines._drive import drive
+from hemiola.engines._executor import Arrival, Change, Workers
 from hemiola.engines._faults import refuse_faults
 from hemiola.job import Event, Job
 from hemiola.types import Message, State

@@ -38,7 +38,8 @@ from hemiola.engines._compute import (
     Stragglers,
     Uniform,
 )
-from hemiola.engines._drive import Arrival, Change, Workers, drive
+from hemiola.engines._drive import drive
+from hemiola.engines._executor import Arrival, Change, Workers
 from hemiola.engines._faults import Fate
 from hemiola.engines._network import Flat, Link, Links, Network, Tiers
 from hemiola.errors import OptionError

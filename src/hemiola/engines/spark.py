@@ -32,7 +32,8 @@ from annotated_types import Ge, Gt
 
 from hemiola.communicate import Asynchronous, Grouped, Synchronous
 from hemiola.component import component
-from hemiola.engines._drive import drive, refuse_unsupported
+from hemiola.engines._drive import drive
+from hemiola.engines._executor import refuse_unsupported
 from hemiola.engines._faults import refuse_faults
 from hemiola.engines._interpreter import switching_often
 from hemiola.errors import OptionError

@@ -21,7 +21,8 @@ from hemiola.algorithm import Task
 from hemiola.communicate import Asynchronous, Grouped, SharedMemory, Synchronous
 from hemiola.component import component
 from hemiola.engines._clock import WallClock
-from hemiola.engines._drive import Arrival, Change, Workers, drive
+from hemiola.engines._drive import drive
+from hemiola.engines._executor import Arrival, Change, Workers
 from hemiola.engines._faults import Fate, Lot, Returns, earliest
 from hemiola.engines._interpreter import switching_often
 from hemiola.engines._shared import keep_freed_memory
