@@ -177,7 +177,7 @@ def published_seconds(spark: Any, data: Dataset, name: str, patience: float) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--patience", type=float, default=20.0, help="seconds (default: 20)")
+    parser.add_argument("--patience", type=float, default=60.0, help="seconds (default: 60)")
     given = parser.parse_args()
     train, _ = hemiola.split(hemiola.load("breast_cancer"), test_size=0.3)
     data = hemiola.Standardizer.fit(train).apply(train)
