@@ -17,7 +17,6 @@ from hemiola.algorithms.registry import RECIPES, build
 from hemiola.callbacks import Callback
 from hemiola.communicate import Synchronous
 from hemiola.dataset import make_dataset
-from hemiola.engines._ring import Ring
 from hemiola.engines.torchrun import Torchrun
 from hemiola.errors import DataError, OptionError, UnsupportedError, WorkersLostError
 from hemiola.faults import Die, Hang, Poison, Slow
@@ -104,6 +103,8 @@ def test_an_all_reduce_differs_by_rounding(name):
 
 
 def test_a_round_is_one_all_reduce(monkeypatch):
+    from hemiola.engines._ring import Ring
+
     sums, plain = [], Ring.sum
     monkeypatch.setattr(Ring, "sum", lambda ring, own: sums.append(own.size) or plain(ring, own))
     trained("ssgd", Torchrun(timeout=300), workers=2, rounds=20)
