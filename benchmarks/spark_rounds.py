@@ -6,7 +6,7 @@ Python objects in an RDD; a random sample of it, a map and a join with the local
 shuffles, for every local step; the driver averages; nothing cuts the lineage. It is timed for 20
 rounds at most, and stopped after ``--patience`` seconds. The empty job has 4 Python tasks that do
 nothing; it is timed before and after the rounds of each algorithm, which are compared with it. The
-published way comes last: it leaves behind over a hundred Python workers, and Spark gives tasks to
+published way comes last: it leaves behind dozens of idle Python workers, and Spark gives tasks to
 all of them in turn, each of which then sees the data of later runs for the first time.
 
 Run it with ``make bench-spark`` or ``python benchmarks/spark_rounds.py``.
