@@ -101,7 +101,7 @@ class Joining(Protocol):
     """An executor that joins a round's messages itself, as by an all-reduce."""
 
     def join(self, arrivals: list[Arrival]) -> tuple[Message, float]:
-        """As :func:`hemiola.engines._server.reduce_arrivals`: the reduced message and the total weight."""
+        """As :func:`hemiola.engines._server.reduce_arrivals`: the sum and its weight."""
         ...
 
 
