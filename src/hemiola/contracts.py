@@ -130,6 +130,17 @@ class FusedObjective(Protocol):
 
 
 @runtime_checkable
+class CurvedObjective(Protocol):
+    """An objective of weights (p, C) and C intercepts that knows how it bends."""
+
+    def curvatures(self, w: Array, batch: Batch) -> Array:
+        """Parts of the mean loss's and the penalty's Hessian, or of a bound on it: the diagonal,
+        and what couples each weight with its intercept, 0 for the intercepts; (2, p + 1, C). The
+        batches' means, weighted by samples, are those of the whole."""
+        ...
+
+
+@runtime_checkable
 class Source(Protocol):
     """Hands out mini-batches: where the data come from and in which order."""
 

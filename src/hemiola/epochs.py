@@ -7,6 +7,7 @@ from numbers import Real
 from typing import Any
 
 from hemiola.algorithm import Algorithm, AnyAlgorithm, SharedMemoryAlgorithm
+from hemiola.algorithms.lbfgs import FullGradient
 from hemiola.algorithms.streaming_diloco import FragmentSteps
 from hemiola.communicate import Synchronous
 from hemiola.contracts import Source
@@ -54,6 +55,8 @@ def _passes(algorithm: Algorithm, source: Source, workers: int) -> float:
     local: Any = getattr(algorithm.local, "local", algorithm.local)  # of one that wraps another
     if isinstance(local, LocalSDCA):
         return local.epochs
+    if isinstance(local, FullGradient):
+        return 1.0
     if isinstance(local, LocalSteps) and local.epochs is not None:
         return local.epochs
     if isinstance(local, Gradient):

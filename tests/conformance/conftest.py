@@ -30,6 +30,7 @@ SMALL = {
     "eamsgd-async": {"period": 3},
     "downpour": {"n_push": 2, "n_fetch": 4},
     "sandblaster": {"portions": 3},
+    "lbfgs": {"tolerance": 0},
     "distbelief": {"n_push": 2, "n_fetch": 4},
     "hybrid": {"batch_size": 8},
     "admm": {"stopping.absolute": 0, "stopping.relative": 0},
@@ -42,7 +43,7 @@ SMALL = {
         "stopping.relative": 0,
     },
 }
-WITHOUT_RATE = ("sandblaster", "cocoa", "admm", "admm-sharing", "admm-async")
+WITHOUT_RATE = ("sandblaster", "lbfgs", "cocoa", "admm", "admm-sharing", "admm-async")
 DISCIPLINE = {name: type(build(name).communicate) for name in RECIPES}
 
 

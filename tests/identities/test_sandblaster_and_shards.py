@@ -14,7 +14,7 @@ from hemiola.algorithms.bmuf_adam import K, M, MomentsAhead, V
 from hemiola.algorithms.dc_asgd import DelayCompensated
 from hemiola.algorithms.easgd_async import ElasticExchange
 from hemiola.algorithms.registry import RECIPES, build
-from hemiola.algorithms.sandblaster import Coordinator, Slices
+from hemiola.algorithms.sandblaster import Coordinator
 from hemiola.algorithms.slowmo import SlowMomentum
 from hemiola.algorithms.ssp import CompleteClocks
 from hemiola.dataset import Batch
@@ -22,6 +22,7 @@ from hemiola.engines.simulator import LogNormal, Simulator
 from hemiola.errors import OptionError
 from hemiola.objectives import logistic
 from hemiola.optim import SGD, Adagrad, Adam, FedYogi, InverseSqrt, Nesterov
+from hemiola.optim.quasi_newton import Slices
 from hemiola.reference import pooled_optimum
 
 UNEVEN = Simulator(LogNormal(1e-3, 1.0), slow_share=0.3, slow_factor=8.0)

@@ -26,7 +26,7 @@ MARGIN = 1.05
 LOCAL = {"downpour": 2, "distbelief": 2, "ditto": 2, "post-local-sgd": 2}
 SERVER = {"fedadam": [0.03], "diloco": [0.7], "streaming-diloco": [0.7]}  # rates of their own
 
-WITHOUT_RATE = ("sandblaster", "cocoa", "admm", "admm-sharing", "admm-async")
+WITHOUT_RATE = ("sandblaster", "lbfgs", "cocoa", "admm", "admm-sharing", "admm-async")
 
 
 def known(n=400, *, csr=False):

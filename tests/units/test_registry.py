@@ -30,6 +30,7 @@ from hemiola.algorithms import (
     fedadam,
     fedavg,
     fedprox,
+    lbfgs,
     model_averaging,
     one_shot_averaging,
     post_local_sgd,
@@ -89,6 +90,7 @@ from hemiola.partition import ByLabel, Dirichlet, RandomSampling, ShuffleSplit
         ("downpour", downpour),
         ("sandblaster", sandblaster),
         ("cocoa", cocoa),
+        ("lbfgs", lbfgs),
         ("sdca", sdca),
     ],
 )

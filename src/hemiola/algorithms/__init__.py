@@ -21,6 +21,7 @@ from hemiola.algorithms.fedadam import fedadam
 from hemiola.algorithms.fedavg import fedavg
 from hemiola.algorithms.fedprox import fedprox
 from hemiola.algorithms.hogwild import hogwild
+from hemiola.algorithms.lbfgs import lbfgs
 from hemiola.algorithms.model_averaging import model_averaging, one_shot_averaging
 from hemiola.algorithms.post_local_sgd import post_local_sgd
 from hemiola.algorithms.sandblaster import sandblaster
@@ -56,6 +57,7 @@ __all__ = [
     "fedavg",
     "fedprox",
     "hogwild",
+    "lbfgs",
     "model_averaging",
     "one_shot_averaging",
     "post_local_sgd",

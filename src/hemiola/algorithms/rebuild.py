@@ -31,6 +31,7 @@ from hemiola.algorithms.distbelief import Replica
 from hemiola.algorithms.ditto import Personalized
 from hemiola.algorithms.easgd_async import ElasticExchange
 from hemiola.algorithms.hogwild import Hogwild
+from hemiola.algorithms.lbfgs import FullGradient, QuasiNewton
 from hemiola.algorithms.post_local_sgd import PostLocal
 from hemiola.algorithms.sandblaster import Coordinator
 from hemiola.algorithms.slowmo import SlowMomentum
@@ -69,9 +70,11 @@ _OTHERS: tuple[type, ...] = (
     FragmentServer,
     FragmentSteps,
     Fragments,
+    FullGradient,
     MomentsAhead,
     Personalized,
     PostLocal,
+    QuasiNewton,
     Replica,
     Revise,
     SlowMomentum,

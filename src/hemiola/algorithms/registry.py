@@ -62,6 +62,8 @@ from hemiola.algorithms.hogwild import PAPER as HOGWILD
 from hemiola.algorithms.hogwild import hogwild
 from hemiola.algorithms.hybrid import PAPER as HYBRID
 from hemiola.algorithms.hybrid import hybrid
+from hemiola.algorithms.lbfgs import PAPER as LBFGS
+from hemiola.algorithms.lbfgs import lbfgs
 from hemiola.algorithms.model_averaging import ONE_SHOT_PAPER as ONE_SHOT
 from hemiola.algorithms.model_averaging import PAPER as AVERAGING
 from hemiola.algorithms.model_averaging import model_averaging, one_shot_averaging
@@ -151,6 +153,7 @@ _ALL = (
     Recipe("sandblaster", sandblaster, SANDBLASTER),
     Recipe("distbelief", distbelief, DISTBELIEF),
     Recipe("cocoa", cocoa, COCOA),
+    Recipe("lbfgs", lbfgs, LBFGS),
     Recipe("hybrid", hybrid, HYBRID),
 )
 RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in _ALL}

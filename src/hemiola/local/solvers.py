@@ -147,7 +147,7 @@ class LBFGS:
     def solve(
         self, problem: Augmented, x: Array, tolerance: float, memory: State, task: Task
     ) -> tuple[Array, State, int]:
-        _refuse_hinge(problem, "L-BFGS")
+        refuse_hinge(problem, "L-BFGS")
         batch = whole_shard(task)
         found = minimize(
             lambda w: (problem.value(w, batch), problem.grad(w, batch)), x, jac=True,
@@ -221,8 +221,9 @@ class Auto:
         return Newton() if d <= self.newton_up_to else LBFGS()
 
 
-def _refuse_hinge(problem: Objective | Augmented, what: str) -> None:
-    if getattr(getattr(problem, "loss", None), "loss", "") == "hinge":
+def refuse_hinge(problem: Objective | Augmented, what: str) -> None:
+    loss = getattr(problem, "loss", "")
+    if getattr(loss, "loss", loss) == "hinge":
         raise OptionError(
             f"hinge loss is not smooth, so {what} cannot minimise it; use solver=auto or "
             "solver=dual."

@@ -120,6 +120,18 @@ def csr_value(loss, values, indices, indptr, y, s, rows, w):
 
 
 @_compile
+def csr_columns(values, indices, indptr, s, rows, sums, squares):
+    """sums_j += mean_i s_i x_ij, squares_j += mean_i s_i x_ij^2 over the rows"""
+    n = rows.shape[0]
+    for q in range(n):
+        i = rows[q]
+        weight = (s[i] if s.shape[0] else 1.0) / n
+        for a in range(indptr[i], indptr[i + 1]):
+            sums[indices[a]] += weight * values[a]
+            squares[indices[a]] += weight * values[a] * values[a]
+
+
+@_compile
 def _logits(values, indices, indptr, i, w, z):
     """z = x_i W + intercepts, for one sparse row."""
     z[:] = w[-1]

@@ -146,6 +146,26 @@ class LinearObjective:
             )
         return Hessian(X, share, curvature, self.intercept)
 
+    def curvatures(self, w: Array, batch: Batch) -> Array:
+        """As in :class:`~hemiola.contracts.CurvedObjective`: a bound that holds at any w."""
+        data, rows, s = batch.data, _rows(batch), _weights(batch.data)
+        moments, p = np.zeros((2, data.n_features + 1)), data.n_features
+        squares, sums = moments[:, :p]
+        X, weight = data.X, s[rows] if s.size else np.ones(len(rows))
+        if data.is_sparse:
+            kernels.csr_columns(X.data, X.indices, X.indptr, s, rows, sums, squares)
+        else:
+            for part in _chunks(np.arange(len(rows))):
+                sums += weight[part] @ X[rows[part]] / len(rows)
+                squares += weight[part] @ np.square(X[rows[part]]) / len(rows)
+        moments[0, p] = weight.mean() if len(rows) else 0.0
+        if not self.intercept:
+            moments[0, p] = 0.0
+            moments[1] = 0.0
+        bound = self.curvature * moments
+        bound[0, :p] += self.l2
+        return np.repeat(bound[:, :, None], w.size // (p + 1), axis=2).astype(w.dtype)
+
     def penalty(self, data: Dataset) -> Penalty:
         """l1 and l2 on all weights but the intercepts, which come last."""
         return Penalty(self.l1, self.l2, self._outputs(data))
