@@ -130,6 +130,25 @@ class FusedObjective(Protocol):
 
 
 @runtime_checkable
+class PlacedObjective(Protocol):
+    """An objective whose ``grad`` also takes and gives tensors of its own, as on a GPU, on which
+    rules can step: they have arithmetic, also in place, ``sqrt`` and ``sign``."""
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether these are not on the host, so that steps should be taken on them."""
+        ...
+
+    def place(self, array: Array) -> Any:
+        """A copy of the array there."""
+        ...
+
+    def fetch(self, tensor: Any) -> Array:
+        """A copy of the tensor on the host."""
+        ...
+
+
+@runtime_checkable
 class CurvedObjective(Protocol):
     """An objective of weights (p, C) and C intercepts that knows how it bends."""
 

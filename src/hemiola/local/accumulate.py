@@ -11,6 +11,7 @@ from annotated_types import Ge
 from hemiola.algorithm import MiniBatch, Task, weight_of
 from hemiola.component import component
 from hemiola.contracts import LocalOptimizer
+from hemiola.local.placed import here, there
 from hemiola.types import Array, Message, State, freeze
 
 
@@ -30,14 +31,16 @@ class Accumulate:
         return {"t": 0, "w": w0.copy(), "optimizer": self.optimizer.init(w0)}
 
     def work(self, state: State, down: Message, task: Task) -> tuple[State, Message]:
-        w = down["w"] if down else state["w"]
-        total, samples = np.zeros_like(w), 0
+        objective, samples = task.objective, 0
+        start = down["w"] if down else state["w"]
+        none = np.zeros_like(start)
+        w, none, total, memory = there(objective, [start, none, none.copy(), state["optimizer"]])
         for t in range(state["t"], state["t"] + self.steps):
             batch = task.batch(t, self.batch)
-            g = task.objective.grad(w, batch) if len(batch) else np.zeros_like(w)
+            g = objective.grad(w, batch) if len(batch) else none
             total += g
             samples += len(batch)
-            w, state["optimizer"] = self.optimizer.step(w, g, state["optimizer"], t)
+            w, memory = self.optimizer.step(w, g, memory, t)
         state["t"] += self.steps
-        state["w"] = w
-        return state, freeze(g=total, weight=weight_of(samples))
+        state["w"], state["optimizer"], g = here(objective, [w, memory, total])
+        return state, freeze(g=g, weight=weight_of(samples))

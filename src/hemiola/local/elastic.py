@@ -11,6 +11,7 @@ from annotated_types import Ge, Gt, Interval
 from hemiola.algorithm import MiniBatch, Task, weight_of
 from hemiola.component import component
 from hemiola.local.fused import can_fuse, fused_steps
+from hemiola.local.placed import here, there
 from hemiola.types import Array, Message, State, freeze
 
 BETA = 0.9
@@ -75,10 +76,10 @@ class AsyncElastic:
 
 def _elastic_steps(local: Elastic | AsyncElastic, state: State, task: Task, e: Array) -> None:
     """v <- momentum v - lr g(x + momentum v), x <- x + v, ``period`` times; x <- x - e once."""
-    x, v = state["x"], state["v"]
     if not local.momentum and can_fuse(task):
         _fused_elastic_steps(local, state, task, e)
         return
+    x, v, e = there(task.objective, [state["x"], state["v"], e])
     for i in range(local.period):
         at = x + local.momentum * v if local.momentum else x
         g = task.objective.grad(at, task.batch(state["t"], local.batch))
@@ -88,6 +89,7 @@ def _elastic_steps(local: Elastic | AsyncElastic, state: State, task: Task, e: A
         if i == 0:
             x -= e
         state["t"] += 1
+    state["x"], state["v"] = here(task.objective, [x, v])
 
 
 def _fused_elastic_steps(local: Elastic | AsyncElastic, state: State, task: Task, e: Array) -> None:

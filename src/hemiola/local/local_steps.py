@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -11,9 +11,10 @@ from annotated_types import Ge
 
 from hemiola.algorithm import MiniBatch, Task, weight_of
 from hemiola.component import component
-from hemiola.contracts import LocalOptimizer
+from hemiola.contracts import LocalOptimizer, Objective
 from hemiola.errors import OptionError
 from hemiola.local.fused import can_fuse, fused_steps
+from hemiola.local.placed import here, there
 from hemiola.types import Array, Message, State, freeze
 
 Carry = Literal["keep", "reset", "average"]
@@ -22,25 +23,32 @@ Carry = Literal["keep", "reset", "average"]
 PREFIX = "optimizer/"
 """What an averaged optimiser's arrays are called in messages: ``optimizer/m``, ..."""
 
-Gradients = Callable[[Array, int], Array]
-"""(w, t) -> the gradient (d,) at w on the worker's t-th mini-batch."""
+
+@dataclass(frozen=True)
+class Gradients:
+    """``at(w, t)`` is the gradient (d,) at w on the worker's t-th mini-batch; both are where the
+    ``objective`` computes (:mod:`hemiola.local.placed`)."""
+
+    at: Callable[[Any, int], Any]
+    objective: Objective
 
 
 def gradients(task: Task, batch: MiniBatch) -> Gradients:
     """The gradients of the objective on the worker's own mini-batches."""
     grad, draw, worker = task.objective.grad, task.source.batch, task.worker
-    return lambda w, t: grad(w, draw(worker, t, batch))
+    return Gradients(lambda w, t: grad(w, draw(worker, t, batch)), task.objective)
 
 
 def descend(
     optimizer: LocalOptimizer, state: State, w: Array, steps: int, gradient: Gradients
 ) -> Array:
     """The model (d,) after ``steps`` steps from w; the state's clock and memory go on."""
-    memory, first = state["optimizer"], state["t"]
+    objective, first = gradient.objective, state["t"]
+    at, memory = there(objective, [w, state["optimizer"]])
     for t in range(first, first + steps):
-        w, memory = optimizer.step(w, gradient(w, t), memory, t)
+        at, memory = optimizer.step(at, gradient.at(at, t), memory, t)
         state["t"] = t + 1
-    state["optimizer"] = memory
+    w, state["optimizer"] = here(objective, [at, memory])
     return w
 
 

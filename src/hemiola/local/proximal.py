@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import replace
+from typing import Annotated, Any
 
 from annotated_types import Ge
 
@@ -10,6 +11,7 @@ from hemiola.algorithm import MiniBatch, Task
 from hemiola.component import component
 from hemiola.contracts import LocalOptimizer
 from hemiola.local.local_steps import LocalSteps, gradients
+from hemiola.local.placed import there
 from hemiola.types import Array, Message, State
 
 
@@ -41,12 +43,12 @@ class Proximal:
         self, center: Array, state: State, down: Message, task: Task
     ) -> tuple[State, Message]:
         """The same from ``down["w"]`` (d,), where the centre (d,) is another model."""
-        gradient = gradients(task, self.local.batch)
+        gradient, center = gradients(task, self.local.batch), there(task.objective, center)
 
-        def held(w: Array, t: int) -> Array:
-            return gradient(w, t) + self.mu * (w - center)
+        def held(w: Any, t: int) -> Any:
+            return gradient.at(w, t) + self.mu * (w - center)
 
-        return self.local.work_on(held, state, down, task)
+        return self.local.work_on(replace(gradient, at=held), state, down, task)
 
     def base_inside(self, base: float) -> float:
         """The spring adds mu to the curvature 1 / base that a step may rely on.

@@ -45,6 +45,12 @@ def tensor_of(array: Array) -> Any:
     return torch.from_numpy(np.asarray(_Writable(np.ascontiguousarray(array))))
 
 
+def device_of(name: str) -> Any:
+    """Where a module's flat vector of parameters is; the parameters may have devices of their
+    ``own``."""
+    return torch.device("cpu" if name == "own" else name)
+
+
 @contextmanager
 def seeded(seed: int, device: Any = None) -> Iterator[None]:
     """PyTorch's generators at one address; as they were, afterwards."""
@@ -66,13 +72,14 @@ class Nets:
     def __deepcopy__(self, memo: Any) -> Nets:
         return Nets()
 
-    def get(self, module: Any, w: Array, device: str) -> Net:
-        """This thread's copy, at w (d,)."""
-        nets = self._here.__dict__
-        if w.dtype.name not in nets:
-            nets[w.dtype.name] = Net(module, w, device)
-        net: Net = nets[w.dtype.name]
-        net.put(w)
+    def get(self, module: Any, w: Any, device: str) -> Net:
+        """This thread's copy, at w (d,), an array or a tensor."""
+        flat = w if torch.is_tensor(w) else tensor_of(w)
+        nets, name = self._here.__dict__, str(flat.dtype)
+        if name not in nets:
+            nets[name] = Net(module, flat.dtype, device)
+        net: Net = nets[name]
+        net.put(flat)
         return net
 
 
@@ -82,10 +89,10 @@ class Net:
     ``weights`` are the parameters that a penalty counts; ``dtype`` is that of w.
     """
 
-    def __init__(self, module: Any, w: Array, device: str) -> None:
+    def __init__(self, module: Any, dtype: Any, device: str) -> None:
         torch.set_num_threads(1)
-        self.device = torch.device("cpu" if device == "own" else device)
-        self.dtype = tensor_of(w).dtype
+        self.device = device_of(device)
+        self.dtype = dtype
         self.module = copy.deepcopy(module).to(self.dtype)
         if device != "own":
             self.module.to(self.device)
@@ -100,10 +107,9 @@ class Net:
     def _pairs(self, module: Any) -> Iterator[tuple[Any, Any]]:
         return zip(self.module.modules(), module.modules(), strict=True)
 
-    def put(self, w: Array) -> None:
-        """Let the parameters be views of w, on the device."""
-        flat = tensor_of(w).to(self.device)
-        for p, part in zip(self._parameters, self._cut(flat), strict=True):
+    def put(self, flat: Any) -> None:
+        """Let the parameters be views of a tensor (d,), on the device."""
+        for p, part in zip(self._parameters, self._cut(flat.to(self.device)), strict=True):
             p.data = part.to(p.device)
 
     def train(self) -> None:

@@ -19,8 +19,10 @@ the same.
 batch's address: worker k's step t drops the same units on every engine. PyTorch has one generator a
 process, so on engine ``threads`` the forward passes of a module that draws take turns.
 
-*Devices.* Update rules and messages are NumPy's, on the host. With ``device="cuda"`` the module,
-its batch and its gradient live there; w goes there and g comes back once a gradient.
+*Devices.* With ``device="cuda"`` the module, its batch and its gradient live there. A worker that
+takes several steps between two messages takes them there, too: its model and its optimiser's memory
+go there at the first and come back after the last. Messages, and the server's rules, are NumPy's,
+on the host; so a worker that sends every gradient copies w and g each time.
 
 *Threads.* A worker computes with one thread of PyTorch, as with one of BLAS: parallelism is the
 engine's. This sets the number of threads of the process.
@@ -40,7 +42,7 @@ from numpy.random import Generator
 from hemiola.component import component
 from hemiola.dataset import Batch, Dataset
 from hemiola.errors import DataError, OptionError
-from hemiola.objectives._net import Net, Nets, Rows
+from hemiola.objectives._net import Net, Nets, Rows, device_of
 from hemiola.objectives.networks import Built, build, module_for
 from hemiola.rng import stream
 from hemiola.types import Array
@@ -160,15 +162,31 @@ class Torch:
             penalty = 0.5 * self.l2 * float(sum(p.square().sum() for p in net.weights))
         return total / max(n, 1) + penalty
 
-    def grad(self, w: Array, batch: Batch) -> Array:
-        """The gradient (d,) in training mode, a new array; of an empty batch only the penalty's."""
+    def grad(self, w: Any, batch: Batch) -> Any:
+        """The gradient (d,) in training mode, of an empty batch only the penalty's: a new array, or
+        a new tensor on the device if w (d,) is a tensor (:meth:`place`)."""
         net = self._net(w)
         try:
             if len(batch):
                 self._backward(net, batch)
-            return net.host(net.gradient(self.l2))
+            g = net.gradient(self.l2)
+            return g if torch.is_tensor(w) else net.host(g)
         finally:
             net.forget()
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether w and its gradient are not in the host's memory while the module computes."""
+        return bool(device_of(self.device).type != "cpu")
+
+    def place(self, array: Array) -> Any:
+        """A copy of the array, a tensor on the device."""
+        return torch.tensor(array, device=device_of(self.device))
+
+    def fetch(self, tensor: Any) -> Array:
+        """A copy of the tensor, an array on the host."""
+        array: Array = tensor.cpu().numpy()
+        return array if self.is_elsewhere else array.copy()
 
     def _backward(self, net: Net, batch: Batch) -> None:
         net.train()

@@ -3,6 +3,9 @@
 ``w`` and ``g`` are left alone and a new w is returned; the state is changed in place. ``lr=None``
 stands for "estimate it from the data"; :mod:`hemiola.learning_rate` fills it in before a run,
 through ``with_lr(base)``, where ``base`` is a good rate for plain SGD on this problem.
+
+A step is arithmetic on whole vectors, so it is taken where they live: w, g and the state's entries
+may be NumPy's arrays, or tensors on any device.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from annotated_types import Ge, Gt, Interval
 
 from hemiola.component import component
 from hemiola.errors import OptionError
+from hemiola.optim.elementwise import sqrt
 from hemiola.optim.schedules import Constant, Schedule
 from hemiola.types import Array, State
 
@@ -37,8 +41,11 @@ class SGD:
         return {}
 
     def step(self, w: Array, g: Array, state: State, t: int) -> tuple[Array, State]:
-        step = self.rate(t) * g
-        return np.subtract(w, step, out=step if step.dtype == w.dtype else None), state
+        step = -self.rate(t) * g
+        if step.dtype != w.dtype:
+            return w + step, state
+        step += w
+        return step, state
 
     def rate(self, t: int) -> float:
         """The learning rate at step t."""
@@ -113,7 +120,7 @@ class Adagrad:
     def step(self, w: Array, g: Array, state: State, t: int) -> tuple[Array, State]:
         s = state["s"]
         s += g * g
-        return w - _rate(self, t) * g / (np.sqrt(s) + self.eps), state
+        return w - _rate(self, t) * g / (sqrt(s) + self.eps), state
 
     def with_lr(self, base: float) -> Self:
         """Steps do not scale with the gradient, so the rate does not depend on the data: 0.1."""
@@ -184,7 +191,7 @@ def _adam_direction(rule: Adam | AdamW, g: Array, state: State) -> Array:
     v *= rule.beta2
     v += (1 - rule.beta2) * g * g
     m_hat, v_hat = m / _seen(rule.beta1, k), v / _seen(rule.beta2, k)
-    return m_hat / (rule.eps + np.sqrt(v_hat))
+    return m_hat / (rule.eps + sqrt(v_hat))
 
 
 def _seen(beta: float, k: float) -> float:

@@ -24,6 +24,7 @@ from annotated_types import Gt, Interval
 
 from hemiola.component import component
 from hemiola.errors import OptionError
+from hemiola.optim.elementwise import sign, sqrt
 from hemiola.types import Array, State
 
 RATE = 0.03
@@ -67,7 +68,7 @@ class FedYogi:
         return _init(self, w)
 
     def step(self, w: Array, g: Array, state: State, t: int) -> tuple[Array, State]:
-        return _step(self, w, g, state, lambda v, s: v - (1 - self.beta2) * s * np.sign(v - s))
+        return _step(self, w, g, state, lambda v, s: v - (1 - self.beta2) * s * sign(v - s))
 
     def with_lr(self, base: float) -> Self:
         return replace(self, lr=RATE)
@@ -106,4 +107,4 @@ def _step(
         raise OptionError(f"{type(rule).__name__}: lr is not set; hemiola.fit fills it in.")
     m = rule.beta1 * state["m"] + (1 - rule.beta1) * g
     v = second(state["v"], g * g)
-    return w - rule.lr * m / (np.sqrt(v) + rule.tau), {"m": m, "v": v}
+    return w - rule.lr * m / (sqrt(v) + rule.tau), {"m": m, "v": v}
