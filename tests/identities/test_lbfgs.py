@@ -187,7 +187,9 @@ def test_a_value_that_is_not_finite_halves_the_step(line):
 
 
 def test_hinge_loss_is_refused(two_classes, run):
-    with pytest.raises(OptionError, match="not smooth, so L-BFGS cannot minimise it"):
+    with pytest.raises(
+        OptionError, match="not smooth, so L-BFGS cannot minimise it; use cocoa or admm"
+    ):
         run(lbfgs(), hinge(0.1), two_classes(), workers=2, updates=1)
 
 

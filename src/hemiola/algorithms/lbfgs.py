@@ -70,7 +70,7 @@ class FullGradient:
 
     def work(self, state: State, down: Message, task: Task) -> tuple[State, Message]:
         objective, batch, w = task.objective, whole_shard(task), down["w"]
-        refuse_hinge(objective, "L-BFGS")
+        refuse_hinge(objective, "cocoa or admm")
         f, g = objective.value(w, batch), objective.grad(w, batch)
         up = {"g": g, "f": np.array(f)} if np.isfinite(f) else {"g": np.zeros_like(w), "f": _WORST}
         if down["asks"] and isinstance(objective, CurvedObjective):

@@ -147,7 +147,7 @@ class LBFGS:
     def solve(
         self, problem: Augmented, x: Array, tolerance: float, memory: State, task: Task
     ) -> tuple[Array, State, int]:
-        refuse_hinge(problem, "L-BFGS")
+        refuse_hinge(problem, "solver=auto or solver=dual")
         batch = whole_shard(task)
         found = minimize(
             lambda w: (problem.value(w, batch), problem.grad(w, batch)), x, jac=True,
@@ -221,10 +221,8 @@ class Auto:
         return Newton() if d <= self.newton_up_to else LBFGS()
 
 
-def refuse_hinge(problem: Objective | Augmented, what: str) -> None:
+def refuse_hinge(problem: Objective | Augmented, instead: str) -> None:
+    """Raise :class:`OptionError` where L-BFGS would meet hinge loss, and say what to use."""
     loss = getattr(problem, "loss", "")
     if getattr(loss, "loss", loss) == "hinge":
-        raise OptionError(
-            f"hinge loss is not smooth, so {what} cannot minimise it; use solver=auto or "
-            "solver=dual."
-        )
+        raise OptionError(f"hinge loss is not smooth, so L-BFGS cannot minimise it; use {instead}.")
