@@ -3,7 +3,7 @@
 The perceptron 784-128-10 on Fashion-MNIST, four workers, mini-batches of 64. Every run ends at the
 target, or after so many epochs (``--epochs``; L-BFGS, ten times as many). Workers that are free for
 several steps take ten (DiLoCo 50); FedAvg and its like take an epoch, one-shot averaging all of its
-twenty. Rates are one a family, none is tuned further than that runs do not diverge. ADMM, CoCoA and
+forty. Rates are one a family, none is tuned further than that runs do not diverge. ADMM, CoCoA and
 threads that share memory are for linear models and stay away.
 
     python benchmarks/networks.py [--data DIRECTORY] [--engine torchrun] [--target 0.87]
@@ -42,10 +42,11 @@ from hemiola.types import Array
 WORKERS, BATCH = 4, 64
 NETWORK = "mlp(hidden=128)"
 PORTIONS, LONGER = 16, 10  # gradients of the whole data are few an epoch
+WHOLE = {"sandblaster": PORTIONS, "lbfgs": WORKERS}  # in how many parts
 SETTINGS: dict[str, dict[str, Any]] = {
     "ssgd": {"lr": 0.3},
     "model-averaging": {"lr": 0.15},
-    "one-shot-averaging": {"lr": 0.1, "steps": 4690},
+    "one-shot-averaging": {"lr": 0.1, "steps": 9380},
     "fedavg": {"lr": 0.3},
     "fedprox": {"lr": 0.3, "mu": 0.001},
     "fedadam": {"lr": 0.1, "server.lr": 0.01},
@@ -66,10 +67,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "adaptive-revision": {"lr": 0.03},
     "dc-asgd": {"lr": 0.1},
     "downpour": {"lr": 0.02, "optimizer.lr": 0.02},
-    "sandblaster": {},
+    "sandblaster": {"memory": 20},
+    "lbfgs": {"memory": 20},
     "hybrid": {"inner.lr": 0.1, "outer.lr": 0.1},
 }
-BATCHES = {"hybrid": "inner.batch_size", "sandblaster": ""}
+BATCHES = {"hybrid": "inner.batch_size", "sandblaster": "", "lbfgs": ""}
 
 
 @dataclass
@@ -104,6 +106,8 @@ def data_sets(directory: Path | None) -> tuple[Dataset, Dataset]:
 def rounds_of(algorithm: Algorithm, train: Dataset, epochs: float) -> int:
     if algorithm.name == "sandblaster":
         return math.ceil(LONGER * epochs * PORTIONS / WORKERS)
+    if algorithm.name == "lbfgs":
+        return math.ceil(LONGER * epochs)
     if algorithm.name == "post-local-sgd":  # rounds of one step, then of as many as averaging's
         local: Any = algorithm.local
         twin = build("model-averaging", {"steps": local.then.steps, "batch_size": BATCH})
@@ -129,7 +133,7 @@ def cells(
     except DivergedError:
         return [name, "diverged"]
     last = result.history.last
-    samples = len(train) / PORTIONS if name == "sandblaster" else BATCH
+    samples = len(train) / WHOLE[name] if name in WHOLE else BATCH
     sent = (last.bytes_up + last.bytes_down) / 1e6
     passes = last.local_steps * samples / len(train)
     return [

@@ -21,7 +21,9 @@ torch = pytest.importorskip("torch")
 
 from hemiola.objectives import Torch  # noqa: E402
 
-LINEAR = ("cocoa", "admm", "admm-sharing", "admm-async", "distbelief")
+ON_THE_HOST = ("cocoa", "admm", "admm-sharing", "admm-async", "distbelief")
+"""These refuse networks, or split them over the host."""
+
 SINGLE = ("ssgd", "asgd", "ssp", "adadelay", "adaptive-revision", "dc-asgd", "hybrid",
           "sandblaster", "lbfgs")  # fmt: skip
 """A message for every gradient: they have no local steps."""
@@ -61,7 +63,7 @@ def network():
     return Torch("mlp(inputs=9, classes=3, hidden=4)", l2=0.1)
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if name not in LINEAR])
+@pytest.mark.parametrize("name", [name for name in RECIPES if name not in ON_THE_HOST])
 def test_a_run_is_the_same_to_rounding(algorithm, run, name):
     chosen = algorithm(name, lr=0.05)
     elsewhere = Elsewhere(network())
