@@ -193,7 +193,8 @@ def main() -> None:
     data = hemiola.Standardizer.fit(train).apply(train)
     console = Console(width=100)
     with session(f"local[{PARTITIONS}]") as spark:
-        table = Table(title="milliseconds a round, and of an empty job of 4 tasks")
+        title = "milliseconds a round, and of an empty job of 4 tasks"
+        table = Table(title=title, pad_edge=False)
         for column in ("algorithm", "empty", "rounds", "/ empty", "barrier", "published",
                        "(timed)", "/ rounds", "/ barrier"):  # fmt: skip
             table.add_column(column, justify="left" if column == "algorithm" else "right")

@@ -269,12 +269,15 @@ class Measured(Protocol):
 class Reduce(Protocol):
     """A commutative monoid over messages: a loop, an all-reduce or a tree may evaluate it."""
 
-    def lift(self, up: Message, share: float) -> dict[str, Array]:
-        """Enter the monoid: new arrays. ``share`` is the weight over the round's total weight."""
+    def lift(
+        self, up: Message, share: float, out: dict[str, Array] | None = None
+    ) -> dict[str, Array]:
+        """Enter the monoid: new arrays, or those of ``out``, which are overwritten. ``share`` is
+        the weight over the round's total weight."""
         ...
 
     def merge(self, a: dict[str, Array], b: dict[str, Array]) -> dict[str, Array]:
-        """a + b; may reuse the arrays of a."""
+        """a + b, in the arrays of a, which is returned."""
         ...
 
 

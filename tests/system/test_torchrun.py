@@ -236,8 +236,9 @@ class Broken(LinearObjective):
 
 @pytest.mark.parametrize("name", ["ssgd", "asgd"])
 def test_an_exception_of_a_worker_is_raised_here(name):
+    chosen, many = algorithm(name, lr=0.1), 300  # nobody does all before worker 1 has done three
     with pytest.raises(DataError, match="third batch of worker 1") as caught:
-        trained(algorithm(name, lr=0.1), Torchrun(timeout=300), objective=Broken(), workers=2)
+        trained(chosen, Torchrun(timeout=300), objective=Broken(), workers=2, rounds=many)
     assert any("in " in note for note in caught.value.__notes__)
 
 

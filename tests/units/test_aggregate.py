@@ -64,6 +64,19 @@ def test_the_sum_does_not_look_at_weights():
     assert "weight" not in joined
 
 
+@pytest.mark.parametrize("wider", [False, True])
+@pytest.mark.parametrize("rule", [WeightedMean(), Sum()])
+def test_a_message_lifted_into_a_buffer_has_the_same_bits(rule, wider):
+    """Single precision in a buffer of double is rounded before it is widened."""
+    up = messages(1, dtype=np.float32)[0]
+    expected = rule.lift(up, 0.3)
+    buffer = np.full(4, np.nan, np.float64 if wider else np.float32)
+    out = {"w": buffer[:3], "optimizer/k": buffer[3:].reshape(())}
+    assert rule.lift(up, 0.3, out) is out
+    assert buffer[:3].astype(np.float32).tobytes() == expected["w"].tobytes()
+    assert buffer[3] == expected["optimizer/k"].astype(buffer.dtype)
+
+
 @pytest.mark.parametrize("rule", [WeightedMean(), Sum()])
 def test_one_message_passes_unchanged(rule):
     for up in messages():

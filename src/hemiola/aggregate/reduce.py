@@ -6,6 +6,8 @@ is multiplied: one worker then has a share of exactly 1, and its message passes 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from hemiola.component import component
@@ -18,6 +20,10 @@ def _sum(a: dict[str, Array], b: dict[str, Array]) -> dict[str, Array]:
     return a
 
 
+def _content(up: Message) -> Iterator[tuple[str, Array]]:
+    return ((name, array) for name, array in up.items() if name != "weight")
+
+
 @component
 class WeightedMean:
     """sum_k share_k x_k
@@ -28,8 +34,14 @@ class WeightedMean:
     {'x': array([0.25])}
     """
 
-    def lift(self, up: Message, share: float) -> dict[str, Array]:
-        return {name: np.asarray(share * a) for name, a in up.items() if name != "weight"}
+    def lift(
+        self, up: Message, share: float, out: dict[str, Array] | None = None
+    ) -> dict[str, Array]:
+        if out is None:
+            return {name: np.asarray(share * a) for name, a in _content(up)}
+        for name, array in _content(up):
+            np.multiply(array, share, out=out[name])
+        return out
 
     def merge(self, a: dict[str, Array], b: dict[str, Array]) -> dict[str, Array]:
         return _sum(a, b)
@@ -39,8 +51,14 @@ class WeightedMean:
 class Sum:
     """sum_k x_k, whatever the messages weigh."""
 
-    def lift(self, up: Message, share: float) -> dict[str, Array]:
-        return {name: array.copy() for name, array in up.items() if name != "weight"}
+    def lift(
+        self, up: Message, share: float, out: dict[str, Array] | None = None
+    ) -> dict[str, Array]:
+        if out is None:
+            return {name: array.copy() for name, array in _content(up)}
+        for name, array in _content(up):
+            np.copyto(out[name], array)
+        return out
 
     def merge(self, a: dict[str, Array], b: dict[str, Array]) -> dict[str, Array]:
         return _sum(a, b)

@@ -16,6 +16,7 @@ rank ends, all do. So ranks need not decide alike when to stop or to keep a chec
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import zlib
@@ -55,6 +56,27 @@ class _Riding(NamedTuple):
     workers: list[int]
     total: float
     sum: Message
+
+
+_Entry = tuple[str, Any, tuple[int, ...]]
+"""An array's name, type and shape."""
+
+
+class Packed(NamedTuple):
+    """One buffer: ``first`` numbers, then the arrays of a message of this layout."""
+
+    flat: Array
+    first: int
+    layout: list[_Entry]
+
+    def views(self) -> dict[str, Array]:
+        """The arrays, in the buffer."""
+        found, at = {}, self.first
+        for name, _, shape in self.layout:
+            size = math.prod(shape)
+            found[name] = self.flat[at : at + size].reshape(shape)
+            at += size
+        return found
 
 
 class Options(NamedTuple):
@@ -101,6 +123,7 @@ class Replicated:
         self._done: deque[Arrival | Change] = deque()
         self._begun = [0] * job.workers
         self._layout = b"[]"
+        self._lifted: list[_Entry] = []  # how messages are laid out once they are lifted
         self._failure: BaseException | None = None
         self.is_over = False
 
@@ -156,9 +179,8 @@ class Replicated:
         """Swap heads until all ranks are about the same: give states to who asks; stop if one does.
         With the heads comes the sum of messages, if there is a guess of their total weight."""
         mine = self._heads(op)
-        part = self._guessed(mine)
         while True:
-            digits, found = self._summed(mine.digits(), part)
+            digits, found = self._summed(self._guessed(mine))
             heads = mine.joined(digits)
             ops = set(heads.ranks[:, 0].tolist())
             if _STATES in ops:
@@ -182,14 +204,16 @@ class Replicated:
             heads.workers[worker] = float(up["weight"]), steps, computed, finite
         return heads
 
-    def _guessed(self, heads: Heads) -> dict[str, Array]:
-        """This rank's part of the round's sum, if the total weight is what it was."""
+    def _guessed(self, heads: Heads) -> Packed:
+        """This rank's part of the round's sum, behind its heads, if the total weight is what it
+        was."""
+        digits = heads.digits()
         if self._guess is None:
-            return {}
+            return Packed(digits, digits.size, [])
         own = {worker: done[0] for worker, done in self._own.items()}
         fits = heads.ranks[self._ring.rank, 3] == zlib.crc32(self._layout)
         sound = heads.workers[list(own), 3].all()
-        return self._lifted(own if fits and sound else {}, self._guess)
+        return self._packed(digits, own if fits and sound else {}, self._guess)
 
     def _fail(self) -> NoReturn:
         own = b"" if self._failure is None else report(self._failure)
@@ -213,6 +237,8 @@ class Replicated:
                 "rounds among ranks need messages of one shape; use engine processes."
             )
         self._layout = found.pop()
+        lifted = self._job.algorithm.reduce.lift(blank(self._layout, 0.0), 0.0)
+        self._lifted = [(name, array.dtype, array.shape) for name, array in lifted.items()]
         self._guess = self._total = None
         return False
 
@@ -240,32 +266,30 @@ class Replicated:
         if riding is not None and riding.workers == list(weights) and riding.total == total:
             return riding.sum, total
         own = {worker: self._messages[worker] for worker in weights if self._is_mine(worker)}
-        return self._summed(_NOTHING, self._lifted(own, total))[1], total
+        return self._summed(self._packed(_NOTHING, own, total))[1], total
 
-    def _lifted(self, messages: Mapping[int, Message], total: float) -> dict[str, Array]:
-        """These workers' part of a reduction; zeros if there are none."""
+    def _packed(self, digits: Array, messages: Mapping[int, Message], total: float) -> Packed:
+        """Numbers, and these workers' part of a reduction, zeros if there are none: in one buffer,
+        into which messages are lifted."""
         reduce = self._job.algorithm.reduce
-        lifted = [
-            reduce.lift(up, float(up["weight"]) / total if total else 0.0)
-            for up in messages.values()
-        ]
-        joined = lifted[0] if lifted else reduce.lift(blank(self._layout, 0.0), 0.0)
-        for part in lifted[1:]:
-            joined = reduce.merge(joined, part)
-        return joined
+        first, *rest = [
+            (up, float(up["weight"]) / total if total else 0.0) for up in messages.values()
+        ] or [(blank(self._layout, 0.0), 0.0)]
+        size = digits.size + sum(math.prod(shape) for _, _, shape in self._lifted)
+        dtype = np.result_type(digits, *(dtype for _, dtype, _ in self._lifted))
+        packed = Packed(np.empty(size, dtype), digits.size, self._lifted)
+        packed.flat[: digits.size] = digits
+        joined = reduce.lift(*first, out=packed.views())
+        for up, share in rest:
+            joined = reduce.merge(joined, reduce.lift(up, share))
+        return packed
 
-    def _summed(self, digits: Array, part: Mapping[str, Array]) -> tuple[Array, Message]:
-        """The sums over all ranks, by one all-reduce of all arrays in one buffer."""
-        arrays = [digits, *part.values()]
-        dtype = np.result_type(*arrays)
-        flat = [array.ravel().astype(dtype, copy=False) for array in arrays if array.size]
-        joined = flat[0] if len(flat) == 1 else np.concatenate(flat)
-        total = self._guarded(partial(self._ring.sum, joined))
-        cuts = np.cumsum([array.size for array in arrays])[:-1]
-        summed, *pieces = np.split(total, cuts)
-        return summed, {
-            name: piece.reshape(array.shape).astype(array.dtype, copy=False)
-            for (name, array), piece in zip(part.items(), pieces, strict=True)
+    def _summed(self, part: Packed) -> tuple[Array, Message]:
+        """The sums over all ranks, by one all-reduce, of the numbers and of the messages."""
+        total = part._replace(flat=self._guarded(partial(self._ring.sum, part.flat)))
+        found = total.views()
+        return total.flat[: part.first], {
+            name: found[name].astype(dtype, copy=False) for name, dtype, _ in part.layout
         }
 
     def set_state(self, worker: int, state: State) -> None:

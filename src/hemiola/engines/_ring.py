@@ -38,7 +38,7 @@ class Ring:
         return [found[:size] for found, size in zip(self.gather(padded), sizes, strict=True)]
 
     def sum(self, own: Array) -> Array:
-        """The sum of everybody's arrays."""
+        """The sum of everybody's arrays; on the CPU it overwrites one's own."""
         total = torch.from_numpy(own).to(self._device)
         self._group.allreduce([total]).wait()
         found: Array = total.cpu().numpy()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock, local
 from typing import Any
@@ -139,12 +139,12 @@ class Net:
             p.grad = None
 
     @contextmanager
-    def drawing(self, seed: int) -> Iterator[None]:
+    def drawing(self, seed: Callable[[], int]) -> Iterator[None]:
         """Random numbers from this seed, if the module draws any; the first time tells."""
         if self._draws is False:
             yield
             return
-        with seeded(seed, self.device):
+        with seeded(seed(), self.device):
             before = self._generators()
             yield
             if self._draws is None:

@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -191,7 +192,7 @@ class Torch:
     def _backward(self, net: Net, batch: Batch) -> None:
         net.train()
         try:
-            with net.drawing(_seed(batch.address)):
+            with net.drawing(partial(_seed, batch.address)):
                 loss = self._loss(net, batch)
             loss.backward()
         except ValueError as error:  # as of a layer that normalises one value
