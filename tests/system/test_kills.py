@@ -124,6 +124,15 @@ def victim(run: Started, who: str, rng: random.Random) -> int:
     return next(p for p, text in of_rank.items() if b"\0RANK=0\0" in text)
 
 
+def _resume(checkpoint: Path, seen: float) -> list[str]:
+    """How to go on, at most an interval of checkpoints back; before the first, from the start."""
+    if seen <= EVERY and not checkpoint.exists():
+        return []
+    kept = load_nest(checkpoint)
+    assert kept["history"]["records"][-1]["rounds"] >= seen - EVERY
+    return ["--resume"]
+
+
 @pytest.mark.parametrize("number", range(KILLS))
 def test_a_killed_run_ends_and_can_be_resumed(number, tmp_path):
     rng = random.Random(number)
@@ -146,9 +155,8 @@ def test_a_killed_run_ends_and_can_be_resumed(number, tmp_path):
         return
     assert (algorithm, who) != ("asgd", "worker"), errors
     assert code < 0 or under or "Traceback" not in errors, errors
-    kept = load_nest(tmp_path / "kept" / "checkpoint.npz")
-    assert kept["history"]["records"][-1]["rounds"] >= seen - EVERY
-    again = Started(command(algorithm, tmp_path, under, "--resume"), tmp_path)
+    resume = _resume(tmp_path / "kept" / "checkpoint.npz", seen)
+    again = Started(command(algorithm, tmp_path, under, *resume), tmp_path)
     try:
         assert again.wait() == 0, again.errors.read_text()
     finally:
