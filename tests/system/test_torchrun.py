@@ -130,14 +130,15 @@ def test_single_precision_stays_single():
     assert summed.weights == pytest.approx(here.weights, rel=1e-5)
 
 
-def test_a_message_that_is_not_finite_is_dropped_alike():
-    faults = [Poison(worker=2, at=1, until=4)]
-    here = trained("bmuf", "threads", faults=faults)
-    ordered = trained("bmuf", ORDERED, faults=faults)
-    summed = trained("bmuf", Torchrun(ranks=2, timeout=300), faults=faults)
+@pytest.mark.parametrize(("at", "until"), [(1, 4), (5, 6)])  # before ranks guess, and after
+def test_a_message_that_is_not_finite_is_dropped_alike(at, until):
+    faults = [Poison(worker=2, at=at, until=until)]
+    here = trained("bmuf", "threads", rounds=9, faults=faults)
+    ordered = trained("bmuf", ORDERED, rounds=9, faults=faults)
+    summed = trained("bmuf", Torchrun(ranks=2, timeout=300), rounds=9, faults=faults)
     assert ordered.model.sha256 == here.model.sha256
     assert summed.weights == pytest.approx(here.weights, rel=1e-12)
-    assert summed.history.refused == here.history.refused == 3
+    assert summed.history.refused == here.history.refused == until - at
 
 
 def test_a_network_is_trained_as_on_serial():
