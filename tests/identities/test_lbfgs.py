@@ -175,7 +175,7 @@ def test_a_value_that_is_not_finite_halves_the_step(line):
     down = {"w": np.full(3, 1e200), "asks": np.array(False)}
     with np.errstate(over="ignore", invalid="ignore"):
         _, up = FullGradient().work({"t": 0}, down, task)
-    assert up["f"] == np.finfo(np.float64).max
+    assert up["f"] == 1e300
     assert not up["g"].any()
     rule = QuasiNewton()
     state = rule.init(np.zeros(3), 1)

@@ -53,7 +53,7 @@ from hemiola.types import Array, Message, State, freeze, frozen
 PAPER = "Agarwal et al., JMLR 2014"
 
 _LEAST = 1e-6
-_WORST = np.array(np.finfo(np.float64).max)
+_WORST = np.array(1e300)
 
 
 @component
@@ -61,8 +61,8 @@ class FullGradient:
     """up = the gradient ``g`` (d,) and the value ``f`` on the whole shard; if the server asks for
     it and the objective knows it, the ``curvature`` (2, p + 1, C). It weighs the shard's samples.
 
-    A step can be too long for the value to be finite; it then counts as the largest number there
-    is, so that the step is halved.
+    A step can be too long for the value to be finite; it then counts as 1e300, so that the step is
+    halved.
     """
 
     def init(self, w0: Array) -> State:
