@@ -20,6 +20,8 @@ from hemiola.training import fit
 
 IN_PROCESS = ("serial", "threads", "simulator")
 UNEVEN = Simulator(LogNormal(1e-3, 1.0), latency=1e-3, slow_share=0.4, slow_factor=7.0)
+ROUNDED = "lbfgs"
+"""Draws nothing, and what is dealt to whom changes the rounding of sums, if anything."""
 
 
 def bits(algorithm, data, *, objective="logistic", **options):
@@ -38,7 +40,7 @@ def test_synchronous_algorithms_give_the_same_bits_on_every_engine(
         shas = {bits(chosen, data, engine=e, workers=workers, seed=seed) for e in IN_PROCESS}
         assert len(shas) == 1
         found += shas
-    if synchronous_recipe != "admm-sharing":  # which deals and draws nothing
+    if synchronous_recipe not in (ROUNDED, "admm-sharing"):  # which deals and draws nothing
         assert len(set(found)) == 3, "another seed gives other bits"
 
 
@@ -105,7 +107,8 @@ def test_the_same_seed_gives_the_same_bits(any_recipe, algorithm, two_classes, e
     first, again, other = (bits(chosen, data, engine=engine, seed=seed) for seed in (3, 3, 4))
     assert first == again
     draws = any_recipe != "sandblaster" or engine is UNEVEN  # batches, or at least timings
-    assert (first != other) == (draws and any_recipe != "admm-sharing")
+    if any_recipe != ROUNDED:
+        assert (first != other) == (draws and any_recipe != "admm-sharing")
 
 
 def test_every_engine_runs_every_algorithm_or_refuses_by_name(any_recipe, algorithm, two_classes):
